@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading of headers for hashing and filtering.
+ *
+ * Every byte may come from a stranger.  Each function takes the end of what it
+ * may read and checks the distance to it before it reads; a distance is always
+ * end minus offset with offset ≤ end, so no sum can wrap.  Multi-byte fields
+ * are put together from bytes or copied, never loaded through a cast pointer.
+ *
+ * What does not fit the rules makes the flow poorer, it is no error: without a
+ * whole IP header there is no hash, without ports there is no L4 type.  The
+ * length of the frame counts, not the length fields of IP, and no checksum is
+ * verified (U-24, U-29).
+ */
+#include "parse.h"
+
+#include <string.h>
+
+#define ETHERTYPE_OFFSET 12u
+#define ETHERTYPE_IPV4 0x0800u
+#define ETHERTYPE_IPV6 0x86ddu
+#define ETHERTYPE_8021Q 0x8100u
+#define ETHERTYPE_8021AD 0x88a8u
+#define ETHERTYPE_QINQ 0x9100u
+
+#define IPV4_MIN_SIZE 20u
+#define IPV4_MORE_FRAGMENTS_OR_OFFSET 0x3fffu
+#define IPV6_SIZE 40u
+#define PORTS_SIZE 4u
+
+enum {
+	PROTO_HOPOPTS = 0,
+	PROTO_TCP = 6,
+	PROTO_UDP = 17,
+	PROTO_ROUTING = 43,
+	PROTO_FRAGMENT = 44,
+	PROTO_AH = 51,
+	PROTO_NONE = 59,
+	PROTO_DSTOPTS = 60,
+	PROTO_MOBILITY = 135,
+	PROTO_HIP = 139,
+	PROTO_SHIM6 = 140,
+};
+
+/* A Fragment header has this size; every other header at least this one. */
+#define EXTENSION_MIN_SIZE 8u
+
+#define OPTION_PAD1 0u
+#define OPTION_HOME_ADDRESS 201u
+
+/* Routing header type 2 (RFC 6275 6.4): 8 bytes, then one address. */
+#define RH2_TYPE 2u
+#define RH2_HDRLEN 2u
+#define RH2_SEGMENTS_LEFT 1u
+#define RH2_ADDRESS_OFFSET 8u
+
+/* Walk along an IPv6 extension header chain; its limits are sums over the packet (U-21). */
+struct walk {
+	const uint8_t *frame;
+	uint32_t offset; /* ≤ end */
+	uint32_t end;    /* of what counts: the frame's or the window's */
+	uint32_t headers;
+	uint32_t options;
+	bool home_found; /* the first valid one wins (U-22) */
+	bool rh2_found;
+};
+
+static uint16_t load_be16(const uint8_t *p)
+{
+	return (uint16_t)((uint32_t)p[0] << 8 | p[1]);
+}
+
+static bool is_vlan_tpid(uint16_t type)
+{
+	return type == ETHERTYPE_8021Q || type == ETHERTYPE_8021AD || type == ETHERTYPE_QINQ;
+}
+
+/*
+ * Skip the Ethernet header and its tags (U-25).
+ * Return: EtherType of the payload, which begins at @offset; 0 if the frame
+ * ends before it.  The TPID of a third tag is returned like any EtherType that
+ * is not IP.
+ */
+static uint16_t parse_ethernet(const uint8_t *frame, uint32_t len, uint32_t *offset,
+			       struct vnet_flow *flow)
+{
+	uint32_t at = ETHERTYPE_OFFSET;
+	uint16_t type;
+
+	if (len < ETHERTYPE_OFFSET + 2)
+		return 0;
+	type = load_be16(frame + at);
+	at += 2;
+	while (is_vlan_tpid(type) && flow->vlan_count < VNET_PARSE_MAX_VLAN) {
+		if (len - at < 2)
+			return 0;
+		if (flow->vlan_count == 0) {
+			flow->outer_tpid = type;
+			flow->outer_tci = load_be16(frame + at);
+		}
+		flow->vlan_count++;
+		at += 2;
+		if (len - at < 2)
+			return 0;
+		type = load_be16(frame + at);
+		at += 2;
+	}
+	*offset = at;
+	return type;
+}
+
+static void parse_l4(const uint8_t *frame, uint32_t offset, uint32_t end, uint8_t protocol,
+		     struct vnet_flow *flow)
+{
+	if (protocol != PROTO_TCP && protocol != PROTO_UDP)
+		return;
+	if (end - offset < PORTS_SIZE)
+		return;
+	flow->l4 = protocol;
+	memcpy(flow->ports, frame + offset, PORTS_SIZE);
+}
+
+static void parse_ipv4(const uint8_t *frame, uint32_t offset, uint32_t len, struct vnet_flow *flow)
+{
+	const uint8_t *ip = frame + offset;
+	uint32_t size;
+
+	if (len - offset < IPV4_MIN_SIZE || ip[0] >> 4 != 4)
+		return;
+	size = (ip[0] & 0xfu) * 4;
+	if (size < IPV4_MIN_SIZE || size > len - offset)
+		return;
+	flow->l3 = 4;
+	memcpy(flow->saddr, ip + 12, 4);
+	memcpy(flow->daddr, ip + 16, 4);
+	if (load_be16(ip + 6) & IPV4_MORE_FRAGMENTS_OR_OFFSET)
+		return; /* U-23: the first fragment too, or its fellows would go elsewhere */
+	parse_l4(frame, offset + size, len, ip[9], flow);
+}
+
+static bool is_extension(uint8_t protocol)
+{
+	switch (protocol) { /* U-20 */
+	case PROTO_HOPOPTS:
+	case PROTO_ROUTING:
+	case PROTO_FRAGMENT:
+	case PROTO_AH:
+	case PROTO_DSTOPTS:
+	case PROTO_MOBILITY:
+	case PROTO_HIP:
+	case PROTO_SHIM6:
+		return true;
+	default: /* ESP and "no next header" too: they end the walk, and no port follows */
+		return false;
+	}
+}
+
+static uint32_t extension_size(uint8_t protocol, uint8_t length)
+{
+	if (protocol == PROTO_FRAGMENT)
+		return EXTENSION_MIN_SIZE;
+	if (protocol == PROTO_AH)
+		return (length + 2u) * 4;
+	return EXTENSION_MIN_SIZE + length * 8u;
+}
+
+/*
+ * Count the options of a Hop-by-Hop or Destination Options header that lies
+ * wholly inside, and take the home address out of the latter.  A malformed
+ * option ends the header's options, not the walk.
+ * Return: false when the packet has more options than are looked at
+ */
+static bool walk_options(struct walk *walk, uint32_t size, bool destination, struct vnet_flow *flow)
+{
+	const uint8_t *header = walk->frame + walk->offset;
+	uint32_t at = 2;
+
+	while (at < size) {
+		const uint8_t type = header[at];
+		uint32_t length;
+
+		if (walk->options == VNET_PARSE_MAX_OPTIONS)
+			return false;
+		walk->options++;
+		if (type == OPTION_PAD1) {
+			at++;
+			continue;
+		}
+		if (size - at < 2)
+			break;
+		length = header[at + 1];
+		at += 2;
+		if (length > size - at)
+			break;
+		if (destination && type == OPTION_HOME_ADDRESS &&
+		    length == sizeof(flow->saddr_ex) && !walk->home_found) {
+			memcpy(flow->saddr_ex, header + at, sizeof(flow->saddr_ex));
+			walk->home_found = true;
+		}
+		at += length;
+	}
+	return true;
+}
+
+/* The header lies wholly inside, so hdrlen 2 says that the address does. */
+static void walk_routing(struct walk *walk, struct vnet_flow *flow)
+{
+	const uint8_t *header = walk->frame + walk->offset;
+
+	if (header[1] != RH2_HDRLEN || header[2] != RH2_TYPE || header[3] != RH2_SEGMENTS_LEFT)
+		return;
+	if (walk->rh2_found)
+		return;
+	memcpy(flow->daddr_ex, header + RH2_ADDRESS_OFFSET, sizeof(flow->daddr_ex));
+	walk->rh2_found = true;
+}
+
+/*
+ * Return: the protocol that follows the chain at walk->offset; PROTO_NONE when
+ * the chain is cut off, too long or leads into a fragment.  What was seen
+ * before that stays in the flow: the header that ends the walk counts as an
+ * extension header only if it lies wholly inside.
+ */
+static uint8_t walk_extensions(struct walk *walk, uint8_t protocol, struct vnet_flow *flow)
+{
+	while (is_extension(protocol)) {
+		const uint8_t *header = walk->frame + walk->offset;
+		const uint32_t left = walk->end - walk->offset;
+		uint32_t size;
+
+		if (walk->headers == VNET_PARSE_MAX_HEADERS)
+			return PROTO_NONE;
+		walk->headers++;
+		if (left < EXTENSION_MIN_SIZE)
+			return PROTO_NONE;
+		size = extension_size(protocol, header[1]);
+		if (size > left)
+			return PROTO_NONE;
+		flow->has_extensions = true;
+		if (protocol == PROTO_FRAGMENT)
+			return PROTO_NONE; /* U-23 */
+		if (protocol == PROTO_ROUTING)
+			walk_routing(walk, flow);
+		if (protocol == PROTO_HOPOPTS || protocol == PROTO_DSTOPTS) {
+			if (!walk_options(walk, size, protocol == PROTO_DSTOPTS, flow))
+				return PROTO_NONE;
+		}
+		protocol = header[0];
+		walk->offset += size;
+	}
+	return protocol;
+}
+
+static void parse_ipv6(const uint8_t *frame, uint32_t offset, uint32_t len, struct vnet_flow *flow)
+{
+	struct walk walk = { .frame = frame, .offset = offset + IPV6_SIZE };
+	const uint8_t *ip = frame + offset;
+	uint8_t protocol;
+
+	if (len - offset < IPV6_SIZE || ip[0] >> 4 != 6)
+		return;
+	flow->l3 = 6;
+	memcpy(flow->saddr, ip + 8, sizeof(flow->saddr));
+	memcpy(flow->daddr, ip + 24, sizeof(flow->daddr));
+	memcpy(flow->saddr_ex, ip + 8, sizeof(flow->saddr_ex));
+	memcpy(flow->daddr_ex, ip + 24, sizeof(flow->daddr_ex));
+
+	/* The base header is inside the window whatever the tags: 14 + 2 · 4 + 40 bytes. */
+	walk.end = len < VNET_PARSE_WINDOW ? len : VNET_PARSE_WINDOW;
+	protocol = walk_extensions(&walk, ip[6], flow);
+	parse_l4(frame, walk.offset, walk.end, protocol, flow);
+}
+
+void vnet_parse(const uint8_t *frame, uint32_t len, struct vnet_flow *flow)
+{
+	uint32_t offset = 0;
+
+	memset(flow, 0, sizeof(*flow));
+	switch (parse_ethernet(frame, len, &offset, flow)) {
+	case ETHERTYPE_IPV4:
+		parse_ipv4(frame, offset, len, flow);
+		break;
+	case ETHERTYPE_IPV6:
+		parse_ipv6(frame, offset, len, flow);
+		break;
+	default: /* U-26 */
+		break;
+	}
+}
