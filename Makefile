@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+# Every job of this repository, by name; .ci/run calls only these.
+# Stamp files under .venv and build/ keep a second run from repeating the first.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PY := $(VENV)/bin/python
+CC ?= gcc
+# More arguments for pytest: make test PYTEST_ARGS='-x tests/device'
+PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 60
+
+NATIVE := src/pyvnet/_native
+C_SOURCES := $(sort $(wildcard native/src/*.c))
+C_HEADERS := $(sort $(wildcard native/include/pyvnet/*.h native/src/*.h))
+EXT := $(if $(wildcard $(NATIVE)/_ffi.c),$(NATIVE)/_ffi.abi3.so)
+EXT_INPUTS := setup.py $(NATIVE)/_ffi.c $(C_SOURCES) $(C_HEADERS)
+FUZZERS := $(patsubst native/fuzz/fuzz_%.c,%,$(sort $(wildcard native/fuzz/fuzz_*.c)))
+C_FLAGS := -std=gnu11 -pthread -Inative/include -Inative/src
+WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Werror
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+# One build at a time per tree, whoever calls make.
+LOCKED := flock build/.lock
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- the environment ----------------------------------------------------------
+
+.PHONY: setup
+setup: $(VENV)/.deps $(EXT) ## create .venv with the package, its tools and the C extension
+
+$(PY):
+	python="$$(tools/find_python.sh)" && "$$python" -m venv $(VENV)
+
+# The editable install builds the extension too; later C changes are built by the rule for $(EXT).
+$(VENV)/.deps: pyproject.toml constraints.txt | $(PY) build
+	$(PY) -m pip install -q -c constraints.txt setuptools
+	$(LOCKED) $(PY) -m pip install -q -c constraints.txt --no-build-isolation -e '.[plot,test,lint]'
+	touch $@
+
+build:
+	mkdir -p $@
+	touch build/.lock
+
+$(NATIVE)/_ffi.abi3.so: $(EXT_INPUTS) | $(VENV)/.deps build
+	$(LOCKED) $(PY) setup.py -q build_ext --inplace --build-temp build/ext
+	touch $@
+
+# --- other builds of the same extension ----------------------------------------
+
+VARIANT_FLAGS_asan := $(SANITIZE)
+VARIANT_FLAGS_tsan := -fsanitize=thread -fno-omit-frame-pointer
+VARIANT_FLAGS_hooks := -DVNET_TEST_HOOKS=1
+VARIANT_FLAGS_asan-hooks := $(VARIANT_FLAGS_asan) $(VARIANT_FLAGS_hooks)
+VARIANT_FLAGS_tsan-hooks := $(VARIANT_FLAGS_tsan) $(VARIANT_FLAGS_hooks)
+VARIANT = build/$(1)/_ffi.abi3.so
+
+build/%/_ffi.abi3.so: $(EXT_INPUTS) | $(VENV)/.deps build
+	CFLAGS='$(VARIANT_FLAGS_$*)' LDFLAGS='$(filter -fsanitize%,$(VARIANT_FLAGS_$*))' \
+	$(LOCKED) $(PY) setup.py -q build_ext --force --build-lib build/$*/lib --build-temp build/$*/tmp
+	mv build/$*/lib/pyvnet/_native/_ffi.abi3.so $@
+
+.PHONY: native-asan native-tsan native-hooks
+native-asan: $(call VARIANT,asan) $(call VARIANT,asan-hooks) ## the extension under ASan and UBSan
+native-tsan: $(call VARIANT,tsan) $(call VARIANT,tsan-hooks) ## the extension under TSan
+native-hooks: $(call VARIANT,hooks) ## the extension with test hooks compiled in
+
+# --- run ------------------------------------------------------------------------
+
+.PHONY: demo
+demo: setup ## guest-free proof on real input
+	$(VENV)/bin/pyvnet demo
+
+# Debian packages the tests call: ip(8).
+.PHONY: test-needs
+test-needs:
+	@tools/need.sh iproute2=ip
+
+.PHONY: test
+test: setup native-hooks test-needs ## the whole suite but the soak
+	$(PY) -m pytest -m 'not soak' $(PYTEST_ARGS)
+
+.PHONY: test-debug
+test-debug: setup native-hooks test-needs ## the asyncio tests again, with asyncio's debug mode
+	PYTHONASYNCIODEBUG=1 $(PY) -m pytest -m 'asyncio and not soak' $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: setup native-hooks test-needs ## the long tests
+	$(PY) -m pytest -m soak $(PYTEST_ARGS)
+
+# Python's own allocations are never freed in full at exit: leaks are counted by tests instead.
+# libstdc++ comes first so that ASan finds __cxa_throw for C++ extensions (matplotlib's).
+.PHONY: asan
+asan: setup native-asan test-needs ## the whole suite over the ASan and UBSan build
+	PYVNET_NATIVE=$(CURDIR)/$(call VARIANT,asan) \
+	PYVNET_NATIVE_HOOKS=$(CURDIR)/$(call VARIANT,asan-hooks) \
+	PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
+	$(PY) -m pytest -m 'not soak' $(PYTEST_ARGS)
+
+# TSan's shadow memory needs the address layout setarch -R gives.
+.PHONY: tsan
+tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
+	PYVNET_NATIVE=$(CURDIR)/$(call VARIANT,tsan) \
+	PYVNET_NATIVE_HOOKS=$(CURDIR)/$(call VARIANT,tsan-hooks) \
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tools/tsan.supp \
+	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so)" \
+	setarch -R $(PY) -m pytest -m tsan $(PYTEST_ARGS)
+
+# --- fuzzing --------------------------------------------------------------------
+
+build/fuzz-replay/%: native/fuzz/fuzz_%.c native/fuzz/replay_main.c $(C_SOURCES) $(C_HEADERS)
+	mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O1 -g $(SANITIZE) -DVNET_TEST_HOOKS=1 -o $@ $(filter %.c,$^)
+
+build/fuzz/%: native/fuzz/fuzz_%.c $(C_SOURCES) $(C_HEADERS)
+	mkdir -p $(@D)
+	clang $(C_FLAGS) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+		-DVNET_TEST_HOOKS=1 -o $@ $(filter %.c,$^)
+
+.PHONY: fuzz-replay
+fuzz-replay: $(addprefix build/fuzz-replay/,$(FUZZERS)) ## every corpus file once, gcc's sanitizers
+	@for name in $(FUZZERS); do \
+		echo "fuzz-replay: $$name"; \
+		build/fuzz-replay/$$name native/fuzz/corpus/$$name/*; \
+	done
+
+.PHONY: fuzz-needs
+fuzz-needs:
+	@tools/need.sh clang=clang 'libclang-rt-14-dev=/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a'
+
+.PHONY: fuzz
+fuzz: fuzz-needs ## libFuzzer, FUZZ_SECONDS for each target; new inputs stay in build/fuzz
+	@$(MAKE) --no-print-directory $(addprefix build/fuzz/,$(FUZZERS))
+	@mkdir -p native/fuzz/artifacts
+	@for name in $(FUZZERS); do \
+		echo "fuzz: $$name"; \
+		mkdir -p build/fuzz/corpus/$$name; \
+		build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
+			-artifact_prefix=native/fuzz/artifacts/$$name- \
+			build/fuzz/corpus/$$name native/fuzz/corpus/$$name; \
+	done
+
+# --- checks ---------------------------------------------------------------------
+
+CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[ch] native/fuzz/*.[ch]))
+
+.PHONY: check
+check: setup check-c gen-check ## linters, types, formatting, generated files, C warnings
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(CLANG_FORMAT_FILES)
+	$(VENV)/bin/codespell
+
+# Each file twice: as shipped, and with the test hooks.
+CHECK_C := $(patsubst native/%.c,build/check/%.o,$(C_SOURCES) $(wildcard native/fuzz/*.c))
+
+.PHONY: check-c
+check-c: $(CHECK_C) ## gcc's warnings as errors over native/
+
+build/check/%.o: native/%.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O2 $(WARNINGS) -DVNET_TEST_HOOKS=1 -c $< -o $@
+	$(CC) $(C_FLAGS) -O2 $(WARNINGS) -c $< -o $@
+
+.PHONY: gen gen-check
+gen: $(VENV)/.deps ## rewrite the generated _ffi.c
+	$(PY) $(NATIVE)/build_ffi.py
+
+gen-check: $(VENV)/.deps
+	$(PY) $(NATIVE)/build_ffi.py --check
+
+.PHONY: format
+format: $(VENV)/.deps ## let the formatters rewrite Python and C
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $(CLANG_FORMAT_FILES)
+
+.PHONY: coverage-doc
+coverage-doc: $(VENV)/.deps ## rewrite docs/spec-coverage.md from ids, tests and reasons
+	$(PY) tools/spec_coverage.py
+
+.PHONY: clean
+clean: ## remove what was built; the environment stays
+	rm -rf build dist native/fuzz/artifacts $(NATIVE)/_ffi.abi3.so
