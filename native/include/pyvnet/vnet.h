@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine's verbs: the only header Python sees.
+ *
+ * Concepts
+ *   memory    one immutable table of guest regions, mapped from their fds,
+ *             reference-counted: swapped under running workers, unmapped when
+ *             the last of them has let go.
+ *   policy    one immutable snapshot of everything the frame path decides by:
+ *             steering, hash, filter, header length.  Also reference-counted.
+ *   engine    workers, host port queues and vrings of one device.
+ *   worker    one thread.  It owns the queue pairs i with i % workers == its
+ *             number: their host port queue, receiveq and transmitq.
+ *
+ * Control verbs are called by one thread at a time and return when every
+ * worker concerned has done what was asked, between two of its batches; so
+ * the frame path itself takes no lock.  The control virtqueue's ring is owned
+ * by the caller of vnet_ctrl_pop().
+ *
+ * Functions return 0 (or a count) on success, -errno on failure, and print
+ * nothing.
+ */
+#ifndef PYVNET_VNET_H
+#define PYVNET_VNET_H
+
+#include <stdint.h>
+
+#include "pyvnet/steering_abi.h"
+
+#define VNET_API __attribute__((visibility("default")))
+
+#define VNET_MAX_PAIRS 256u
+#define VNET_MAX_REGIONS 64u
+#define VNET_MAX_QUEUE_SIZE 32768u
+#define VNET_FRAME_MAX 65557u /* 65535 bytes of payload, Ethernet header, two VLAN tags */
+#define VNET_CTRL_MAX 65536u  /* longest control command taken */
+
+struct vnet_region {
+	uint64_t gpa; /* guest physical address of the first byte */
+	uint64_t size;
+	uint64_t mmap_offset; /* where the region begins in fd */
+	int32_t fd;           /* stays the caller's */
+	int32_t reserved;
+};
+
+struct vnet_mem;
+struct vnet_policy;
+struct vnet_engine;
+
+/* What a frame of a host port looks like: struct virtio_net_hdr_v1, then the frame. */
+enum vnet_port_type {
+	VNET_PORT_TAP = 0,
+	VNET_PORT_PAIR = 1,
+	VNET_PORT_NULL = 2, /* fd: an eventfd; write n and n frames come in */
+};
+
+struct vnet_engine_config {
+	uint32_t pairs;   /* queue pairs the device has, 1 … VNET_MAX_PAIRS */
+	uint32_t workers; /* threads, 1 … pairs */
+	uint32_t port_type;
+	uint32_t handoff_slots; /* frames in flight between workers, per worker; 0: default */
+	const int32_t *port_fds; /* one per pair, nonblocking; duplicated */
+	uint32_t port_count;     /* host port queues, 1 … pairs; the rest have none */
+	uint32_t reserved;
+};
+
+struct vnet_policy_config {
+	struct vnet_steering steering;
+	uint32_t header_length; /* 12 or 20 bytes in front of every frame on the rings */
+	uint32_t merge_rx;      /* MRG_RXBUF negotiated */
+	uint32_t filter_mode;   /* VNET_FILTER_PASS_ALL */
+	uint32_t port_queues;   /* host port queues 0 … n-1 attached (U-62) */
+};
+
+#define VNET_FILTER_PASS_ALL 0u
+
+/* Where one frame goes and why. */
+struct vnet_verdict {
+	uint32_t hash_value;
+	uint16_t hash_report;
+	uint16_t queue;
+};
+
+struct vnet_queue_config {
+	uint32_t index; /* virtqueue index: receiveq 2i, transmitq 2i+1, controlq 2·pairs */
+	uint32_t size;  /* power of two, 1 … VNET_MAX_QUEUE_SIZE */
+	uint64_t desc_table; /* guest physical addresses */
+	uint64_t avail_ring;
+	uint64_t used_ring;
+	uint32_t event_idx; /* negotiated ring features */
+	uint32_t indirect;
+	uint16_t avail_base; /* next avail entry to take */
+	uint16_t used_base;  /* next used entry to write */
+	int32_t kick_fd;     /* readable when the driver notifies; -1: none.  Duplicated */
+	int32_t call_fd;     /* written to notify the driver; -1: none */
+	int32_t err_fd;      /* written once when the ring breaks; -1: none */
+};
+
+struct vnet_queue_state {
+	uint16_t avail_base;
+	uint16_t used_base;
+	uint32_t broken; /* enum vnet_break: why the ring stopped, 0 if it did not */
+	uint32_t running;
+};
+
+/* Why a ring was stopped (BREAK). */
+enum vnet_break {
+	VNET_BREAK_NONE = 0,
+	VNET_BREAK_AVAIL_INDEX,   /* avail.idx moved by more than the queue size */
+	VNET_BREAK_DESC_INDEX,    /* head or next beyond the table */
+	VNET_BREAK_DESC_LOOP,     /* chain longer than the table */
+	VNET_BREAK_DESC_ADDRESS,  /* buffer or indirect table outside the regions */
+	VNET_BREAK_INDIRECT,      /* not negotiated, nested, with NEXT, bad length */
+	VNET_BREAK_CHAIN_TOO_LONG, /* more pieces than VNET_CHAIN_MAX */
+	VNET_BREAK_HEAD_IN_USE,   /* same head made available twice */
+	VNET_BREAK_RING_ADDRESS,  /* a memory swap took the ring away */
+	VNET_BREAK_COUNT,
+};
+
+/*
+ * Counters of one queue pair; names are those of status output.  rx is
+ * towards the driver.  A frame read from the host port ends in exactly one of
+ * rx_packets and the rx_drop_* counters; a frame taken from a transmitq in
+ * tx_packets or one of tx_drop_*.
+ */
+struct vnet_pair_stats {
+	uint64_t rx_port_frames; /* read from this pair's host port queue */
+	uint64_t rx_packets;
+	uint64_t rx_bytes; /* without the virtio header */
+	uint64_t rx_handoffs; /* of rx_packets: came from another worker */
+	uint64_t rx_notifications;
+	uint64_t rx_kicks;
+	uint64_t rx_drop_overruns;  /* no descriptors (OUR-RX-20) */
+	uint64_t rx_drop_too_big;   /* larger than the buffers can ever hold */
+	uint64_t rx_drop_bad_buffer; /* malformed receive buffer, returned with len 0 (U-55) */
+	uint64_t rx_drop_queue_off; /* ring not running or not in force (U-11) */
+	uint64_t rx_drop_handoff;   /* no slot, or the owner's inbound queue is full */
+	uint64_t rx_drop_filtered;
+	uint64_t rx_drop_port; /* host port gave less than a header, or a cut-off frame */
+	uint64_t tx_packets;
+	uint64_t tx_bytes;
+	uint64_t tx_notifications;
+	uint64_t tx_kicks;
+	uint64_t tx_drop_malformed; /* OUR-TX-12 */
+	uint64_t tx_drop_port;      /* the host port refused the frame (EIO: it is down) */
+	uint64_t rings_broken;
+};
+
+struct vnet_event {
+	uint32_t kind;   /* VNET_EVENT_* */
+	uint32_t index;  /* virtqueue or host port queue index */
+	uint32_t reason; /* enum vnet_break, or an errno */
+	uint32_t reserved;
+};
+#define VNET_EVENT_RING_BROKEN 1u
+#define VNET_EVENT_PORT_GONE 2u
+
+/**
+ * vnet_mem_create() - map a table of guest regions
+ * Return: 0; -EINVAL: empty, wrapping, overlapping or beyond the file; mmap's errno
+ */
+VNET_API int vnet_mem_create(const struct vnet_region *regions, uint32_t count, struct vnet_mem **mem);
+VNET_API void vnet_mem_put(struct vnet_mem *mem);
+
+/**
+ * vnet_policy_create() - validate and expand a policy
+ * Return: 0; -EINVAL for values no device may hold (queue beyond VNET_MAX_PAIRS, bad mask, unknown type)
+ */
+VNET_API int vnet_policy_create(const struct vnet_policy_config *config, struct vnet_policy **policy);
+VNET_API void vnet_policy_put(struct vnet_policy *policy);
+
+/**
+ * vnet_policy_classify() - what the receive line would decide for a frame
+ * @port_queue:	host port queue it came from (automatic steering follows it)
+ */
+VNET_API void vnet_policy_classify(const struct vnet_policy *policy, const uint8_t *frame, uint32_t len,
+				   uint32_t port_queue, struct vnet_verdict *verdict);
+
+/**
+ * vnet_engine_create() - start the workers; no ring runs yet, frames of the host port are dropped and counted
+ * Return: 0; -EINVAL; errno of what could not be made
+ */
+VNET_API int vnet_engine_create(const struct vnet_engine_config *config, struct vnet_engine **engine);
+/** vnet_engine_destroy() - join the workers, close what the engine opened */
+VNET_API void vnet_engine_destroy(struct vnet_engine *engine);
+
+/**
+ * vnet_engine_set_memory() - swap the memory table under running workers
+ * Takes its own reference.  A ring that the new table does not cover breaks.
+ */
+VNET_API int vnet_engine_set_memory(struct vnet_engine *engine, struct vnet_mem *mem);
+
+/**
+ * vnet_engine_set_policy() - swap the policy under running workers
+ * When it returns, no frame decided by the old policy is placed any more (U-41).
+ * Attaches and detaches host port queues, draining those that go (U-62).
+ * Return: 0; -errno of a failed attach, with the old policy in force
+ */
+VNET_API int vnet_engine_set_policy(struct vnet_engine *engine, struct vnet_policy *policy);
+
+/**
+ * vnet_engine_start_queue() - check a ring against the memory table and let its owner run it
+ * Return: 0; -EINVAL: size, alignment or address; -EBUSY: it runs; -ENOMEM, -EMFILE …
+ */
+VNET_API int vnet_engine_start_queue(struct vnet_engine *engine, const struct vnet_queue_config *config);
+
+/**
+ * vnet_engine_stop_queue() - stop a ring; harmless on one that is stopped
+ * When it returns, the ring's memory and fds are no longer touched.
+ */
+VNET_API int vnet_engine_stop_queue(struct vnet_engine *engine, uint32_t index, struct vnet_queue_state *state);
+VNET_API int vnet_engine_queue_state(struct vnet_engine *engine, uint32_t index, struct vnet_queue_state *state);
+
+VNET_API int vnet_engine_stats(struct vnet_engine *engine, uint32_t pair, struct vnet_pair_stats *stats);
+
+/** vnet_engine_event_fd() - readable when vnet_engine_next_event() has something */
+VNET_API int vnet_engine_event_fd(const struct vnet_engine *engine);
+/** vnet_engine_next_event() - Return: 1 and @event filled, 0 when there is none */
+VNET_API int vnet_engine_next_event(struct vnet_engine *engine, struct vnet_event *event);
+
+/**
+ * vnet_ctrl_pop() - take the next control command
+ * @buf:	receives the device-readable bytes
+ * @len:	how many there are
+ * @writable:	device-writable bytes behind them
+ * Return: 1 a command was taken; 0 none; -EBADMSG the chain was malformed or too long and has been
+ * returned with len 0; -EPIPE the ring is broken; -ENODEV it does not run
+ */
+VNET_API int vnet_ctrl_pop(struct vnet_engine *engine, uint8_t *buf, uint32_t capacity, uint32_t *len,
+			   uint32_t *writable);
+/**
+ * vnet_ctrl_complete() - write the answer of the command taken last and mark its chain used
+ * @len:	bytes of @answer; more than is writable is cut off
+ */
+VNET_API int vnet_ctrl_complete(struct vnet_engine *engine, const uint8_t *answer, uint32_t len);
+
+/*
+ * Test hooks (native/src/test_hooks.h); -ENOSYS in the shipped build.
+ * vnet_test_guard_off(): switch one guard off by name, NULL or "" for all on.
+ * vnet_test_fail(): let the countdown-th call of a kind fail, 0 for none.
+ * vnet_test_flip(): after the countdown-th read that touches [gpa, gpa+len) write value there; mem NULL for none.
+ */
+VNET_API int vnet_test_guard_off(const char *name);
+VNET_API const char *vnet_test_guard_name(uint32_t index);
+VNET_API int vnet_test_fail(uint32_t site, int64_t countdown);
+VNET_API int vnet_test_flip(struct vnet_mem *mem, uint64_t gpa, uint32_t len, const uint8_t *value,
+			    int64_t countdown);
+VNET_API uint64_t vnet_test_flip_reads(void);
+
+#endif

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: MIT */
+/* Making and unmaking an engine, and what concerns it as a whole: policy, memory, events, counters. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "stats.h"
+#include "worker.h"
+
+#define DEFAULT_SLOTS 64u
+#define DRAIN_MAX 4096u /* frames read from a tap queue before it is detached */
+
+static void *zalloc_aligned(size_t count, size_t size)
+{
+	void *p = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : aligned_alloc(64, count * size);
+
+	return p ? memset(p, 0, count * size) : NULL;
+}
+
+static_assert(sizeof(struct vnet_pair) % 64 == 0 && sizeof(struct vnet_worker) % 64 == 0, "aligned_alloc");
+
+/* What holds before a driver comes: one pair, nothing hashed, 12-byte header (NET-MQ-02). */
+static int default_policy(struct vnet_policy **policy)
+{
+	const struct vnet_policy_config config = {
+		.steering.pairs = 1,
+		.header_length = sizeof(struct virtio_net_hdr_v1),
+		.filter_mode = VNET_FILTER_PASS_ALL,
+		.port_queues = 1,
+	};
+
+	return vnet_policy_create(&config, policy);
+}
+
+static int init_pair(struct vnet_engine *e, const struct vnet_engine_config *config, uint32_t i)
+{
+	struct vnet_pair *pair = &e->pairs[i];
+
+	pair->index = i;
+	pair->owner = &e->workers[i % e->worker_count];
+	pair->slot = vnet_queue_take(&e->slots.free);
+	pair->port.fd = -1;
+	if (i >= config->port_count)
+		return 0;
+	errno = 0;
+	pair->port.fd = vnet_fd_dup(config->port_fds[i]);
+	if (pair->port.fd < 0)
+		return pair->port.fd == -1 ? -EBADF : pair->port.fd;
+	pair->port.ops = vnet_port_ops_of(config->port_type);
+	pair->port.attached = true;
+	return 0;
+}
+
+static int init_workers(struct vnet_engine *e, uint32_t inbound)
+{
+	for (uint32_t i = 0; i < e->worker_count; i++) {
+		int error = vnet_worker_init(&e->workers[i], e, i, inbound);
+
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int init(struct vnet_engine *e, const struct vnet_engine_config *config)
+{
+	uint32_t per_worker = config->handoff_slots ? config->handoff_slots : DEFAULT_SLOTS;
+	uint32_t moving = e->worker_count > 1 ? per_worker * e->worker_count : 0;
+	int error;
+
+	sem_init(&e->done, 0, 0);
+	pthread_mutex_init(&e->control, NULL);
+	e->pairs = zalloc_aligned(e->pair_count, sizeof(*e->pairs));
+	e->workers = zalloc_aligned(e->worker_count, sizeof(*e->workers));
+	if (!e->pairs || !e->workers)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < e->pair_count; i++)
+		e->pairs[i].port.fd = -1;
+	e->event_fd = VNET_FAILS(VNET_FAIL_FD) ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (e->event_fd < 0)
+		return errno ? -errno : -EMFILE;
+	error = default_policy(&e->policy);
+	if (!error)
+		error = vnet_slots_init(&e->slots, e->pair_count + moving);
+	for (uint32_t i = 0; !error && i < e->pair_count; i++)
+		error = init_pair(e, config, i);
+	if (!error)
+		error = init_workers(e, per_worker);
+	if (!error)
+		error = vnet_engine_set_policy(e, e->policy);
+	return error;
+}
+
+int vnet_engine_create(const struct vnet_engine_config *config, struct vnet_engine **engine)
+{
+	struct vnet_engine *e;
+	int error;
+
+	if (!config->pairs || config->pairs > VNET_MAX_PAIRS || !config->workers ||
+	    config->workers > config->pairs || !config->port_count || config->port_count > config->pairs ||
+	    config->handoff_slots > 4096 || !vnet_port_ops_of(config->port_type))
+		return -EINVAL;
+	e = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(1, sizeof(*e));
+	if (!e)
+		return -ENOMEM;
+	e->pair_count = config->pairs;
+	e->worker_count = config->workers;
+	e->port_count = config->port_count;
+	e->attached = config->port_count;
+	e->event_fd = -1;
+	error = init(e, config);
+	if (error) {
+		vnet_engine_destroy(e);
+		return error;
+	}
+	*engine = e;
+	return 0;
+}
+
+void vnet_engine_destroy(struct vnet_engine *e)
+{
+	if (!e)
+		return;
+	for (uint32_t i = 0; e->workers && i < e->worker_count; i++)
+		vnet_worker_fini(&e->workers[i]);
+	for (uint32_t i = 0; e->pairs && i < e->pair_count; i++) {
+		vnet_vring_stop(&e->pairs[i].receiveq);
+		vnet_vring_stop(&e->pairs[i].transmitq);
+		if (e->pairs[i].port.fd >= 0)
+			close(e->pairs[i].port.fd);
+	}
+	vnet_vring_stop(&e->controlq);
+	vnet_slots_free(&e->slots);
+	if (e->event_fd >= 0)
+		close(e->event_fd);
+	vnet_mem_put(e->ctrl_mem);
+	vnet_mem_put(e->mem);
+	vnet_policy_put(e->policy);
+	sem_destroy(&e->done);
+	pthread_mutex_destroy(&e->control);
+	free(e->pairs);
+	free(e->workers);
+	free(e);
+}
+
+static int command_policy(struct vnet_worker *w, struct vnet_command *command)
+{
+	struct vnet_policy *old = w->policy;
+
+	w->policy = vnet_policy_get(command->answer);
+	vnet_policy_put(old);
+	for (uint32_t i = w->number; i < w->engine->pair_count; i += w->engine->worker_count) {
+		w->engine->pairs[i].rx_waits = false; /* a frame held is judged anew */
+		vnet_worker_update_port(&w->engine->pairs[i]);
+	}
+	return 0;
+}
+
+static int command_drain(struct vnet_worker *w, struct vnet_command *command)
+{
+	(void)command;
+	vnet_rx_inbound(w, w->inbound.mask + 1);
+	return 0;
+}
+
+static int command_attach(struct vnet_worker *w, struct vnet_command *command)
+{
+	struct vnet_pair *pair = &w->engine->pairs[command->pair];
+	int error = pair->port.ops->attach(&pair->port, true);
+
+	if (error)
+		return error;
+	pair->port.attached = true;
+	error = vnet_worker_update_port(pair);
+	if (error) {
+		pair->port.attached = false;
+		pair->port.ops->attach(&pair->port, false);
+	}
+	return error;
+}
+
+/* What the queue holds is placed first; what arrives between the last look and the ioctl is lost (U-62). */
+static int command_detach(struct vnet_worker *w, struct vnet_command *command)
+{
+	struct vnet_pair *pair = &w->engine->pairs[command->pair];
+	uint32_t drained = 0, n;
+
+	do {
+		n = pair->port.gone ? 0 : vnet_rx_burst(w, pair, VNET_BURST);
+		drained += n;
+	} while (n && drained < DRAIN_MAX);
+	pair->port.ops->attach(&pair->port, false);
+	pair->port.attached = false;
+	pair->tx_waits = false;
+	pair->tx_ready = true;
+	return vnet_worker_update_port(pair);
+}
+
+/* Grow from the tail, shrink from the tail: the kernel renumbers around a hole. */
+static int attach_ports(struct vnet_engine *e, uint32_t wanted)
+{
+	struct vnet_command command = { .run = command_attach };
+	uint32_t before = e->attached;
+
+	while (e->attached < wanted) {
+		int error;
+
+		command.pair = e->attached;
+		error = vnet_worker_run(e->pairs[command.pair].owner, &command);
+		if (!error) {
+			e->attached++;
+			continue;
+		}
+		command.run = command_detach;
+		while (e->attached > before) {
+			command.pair = --e->attached;
+			vnet_worker_run(e->pairs[command.pair].owner, &command);
+		}
+		return error;
+	}
+	return 0;
+}
+
+static void detach_ports(struct vnet_engine *e, uint32_t wanted)
+{
+	struct vnet_command command = { .run = command_detach };
+
+	while (e->attached > wanted) {
+		command.pair = --e->attached;
+		vnet_worker_run(e->pairs[command.pair].owner, &command);
+	}
+}
+
+int vnet_engine_set_policy(struct vnet_engine *e, struct vnet_policy *policy)
+{
+	uint32_t wanted = policy->port_queues < e->port_count ? policy->port_queues : e->port_count;
+	struct vnet_command command = { .run = command_policy, .answer = policy };
+	struct vnet_policy *old = e->policy;
+	int error;
+
+	if (policy->steering.mode == VNET_STEER_AUTOMATIC && policy->steering.pairs > e->pair_count)
+		return -EINVAL;
+	pthread_mutex_lock(&e->control);
+	error = attach_ports(e, wanted);
+	if (!error) {
+		e->policy = vnet_policy_get(policy);
+		vnet_workers_run(e, &command);
+		/* Every worker judges by the new policy now; flush what was steered by the old one. */
+		command.run = command_drain;
+		vnet_workers_run(e, &command);
+		detach_ports(e, wanted);
+		vnet_policy_put(old);
+	}
+	pthread_mutex_unlock(&e->control);
+	return error;
+}
+
+static void remap(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_vring *vr)
+{
+	if (!vr->running || !vr->ops->map(vr, w->mem))
+		return;
+	vnet_vring_break(vr, VNET_BREAK_RING_ADDRESS);
+	vnet_count(&pair->stats.rings_broken, 1);
+	if (vr == &pair->receiveq)
+		atomic_fetch_and(&w->engine->rx_active[pair->index / 64], ~(UINT64_C(1) << (pair->index % 64)));
+	vnet_worker_report(w->engine);
+}
+
+static int command_memory(struct vnet_worker *w, struct vnet_command *command)
+{
+	struct vnet_mem *old = w->mem;
+
+	w->mem = vnet_mem_get(command->answer);
+	for (uint32_t i = w->number; i < w->engine->pair_count; i += w->engine->worker_count) {
+		remap(w, &w->engine->pairs[i], &w->engine->pairs[i].receiveq);
+		remap(w, &w->engine->pairs[i], &w->engine->pairs[i].transmitq);
+	}
+	vnet_mem_put(old);
+	return 0;
+}
+
+int vnet_engine_set_memory(struct vnet_engine *e, struct vnet_mem *mem)
+{
+	struct vnet_command command = { .run = command_memory, .answer = mem };
+	struct vnet_mem *old;
+
+	pthread_mutex_lock(&e->control);
+	old = e->mem;
+	e->mem = vnet_mem_get(mem);
+	vnet_workers_run(e, &command);
+	if (e->controlq.running && e->controlq.ops->map(&e->controlq, mem)) {
+		vnet_vring_break(&e->controlq, VNET_BREAK_RING_ADDRESS);
+		vnet_worker_report(e);
+	}
+	vnet_mem_put(old);
+	pthread_mutex_unlock(&e->control);
+	return 0;
+}
+
+int vnet_engine_stats(struct vnet_engine *e, uint32_t pair, struct vnet_pair_stats *stats)
+{
+	const uint64_t *from;
+	uint64_t *to = (uint64_t *)stats;
+
+	if (pair >= e->pair_count)
+		return -EINVAL;
+	from = (const uint64_t *)&e->pairs[pair].stats;
+	for (size_t i = 0; i < sizeof(*stats) / sizeof(*to); i++)
+		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+	return 0;
+}
+
+int vnet_engine_event_fd(const struct vnet_engine *e)
+{
+	return e->event_fd;
+}
+
+static bool ring_event(struct vnet_vring *vr, uint32_t index, struct vnet_event *event)
+{
+	if (!atomic_exchange(&vr->unreported, 0))
+		return false;
+	*event = (struct vnet_event){ VNET_EVENT_RING_BROKEN, index, atomic_load(&vr->broken), 0 };
+	return true;
+}
+
+static bool find_event(struct vnet_engine *e, struct vnet_event *event)
+{
+	for (uint32_t i = 0; i < e->pair_count; i++) {
+		struct vnet_pair *pair = &e->pairs[i];
+
+		if (ring_event(&pair->receiveq, 2 * i, event) || ring_event(&pair->transmitq, 2 * i + 1, event))
+			return true;
+		if (atomic_exchange(&pair->gone_unreported, 0)) {
+			*event = (struct vnet_event){ VNET_EVENT_PORT_GONE, i, ENODEV, 0 };
+			return true;
+		}
+	}
+	return ring_event(&e->controlq, e->controlq.index, event);
+}
+
+int vnet_engine_next_event(struct vnet_engine *e, struct vnet_event *event)
+{
+	bool found;
+
+	pthread_mutex_lock(&e->control);
+	found = find_event(e, event);
+	if (!found) {
+		/* Silence the fd, then look again: an event may have come between. */
+		vnet_eventfd_drain(e->event_fd);
+		found = find_event(e, event);
+	}
+	pthread_mutex_unlock(&e->control);
+	return found;
+}

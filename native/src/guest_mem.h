@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Guest memory: the only place that turns guest addresses into pointers, and
+ * the only door through which guest memory is read to be judged, or written.
+ *
+ * Theory
+ *   A table is immutable: built once, mapped once, shared by reference count.
+ *   Regions that touch each other in guest addresses are mapped side by side
+ *   into one reservation of host addresses (a *run*), whatever their order in
+ *   the file, so a ring or a buffer that straddles them needs no special case
+ *   (CVE-2018-1059).  Around every run lies an inaccessible page.  Regions
+ *   that touch but cannot be laid side by side (page offsets differ) stay two
+ *   runs: buffers across them are cut in two pieces, rings there are refused.
+ *
+ *   A guest word is copied once into private memory and judged there; it is
+ *   never read again.  The loads below are the only reads of such words; each
+ *   ends in a compiler barrier so that no copy is ever "optimised" back into a
+ *   second load.
+ *
+ *   Every store goes through vnet_mem_write() or vnet_mem_store*(): that is
+ *   where dirty logging will hook in.  What the kernel reads or writes through
+ *   an iovec (payload) is data nobody judges.
+ */
+#ifndef PYVNET_GUEST_MEM_H
+#define PYVNET_GUEST_MEM_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "pyvnet/virtio_abi.h"
+#include "pyvnet/vnet.h"
+#include "test_hooks.h"
+
+struct vnet_run {
+	uint64_t gpa;
+	uint64_t size;
+	uint8_t *host;
+};
+
+struct vnet_mem {
+	_Atomic uint32_t refs;
+	uint32_t run_count;
+	struct vnet_run runs[VNET_MAX_REGIONS];
+	uint32_t map_count; /* reservations to unmap */
+	struct iovec maps[VNET_MAX_REGIONS];
+};
+
+/** vnet_mem_get() - take another reference */
+struct vnet_mem *vnet_mem_get(struct vnet_mem *mem);
+
+/**
+ * vnet_mem_pointer() - one contiguous range
+ * Return: host address of @gpa, NULL unless all @len bytes lie in one run
+ */
+void *vnet_mem_pointer(const struct vnet_mem *mem, uint64_t gpa, uint64_t len);
+
+/**
+ * vnet_mem_map() - a range as pieces, across runs that touch
+ * @len:	not 0
+ * Return: pieces written to @iov; -EFAULT: part of it is in no region; -ENOSPC: more than @capacity
+ */
+int vnet_mem_map(const struct vnet_mem *mem, uint64_t gpa, uint64_t len, struct iovec *iov, uint32_t capacity);
+
+/** vnet_mem_read() - copy out of a piece list, from @skip bytes into it; the list holds that much */
+void vnet_mem_read(const struct iovec *iov, uint32_t skip, void *to, uint32_t len);
+
+/** vnet_mem_write() - copy into a piece list, from @skip bytes into it; the list holds that much */
+void vnet_mem_write(const struct iovec *iov, uint32_t skip, const void *from, uint32_t len);
+
+static inline void vnet_mem_barrier(void)
+{
+	__asm__ __volatile__("" ::: "memory");
+}
+
+static inline uint16_t vnet_mem_load16(const uint16_t *word)
+{
+	uint16_t value = __atomic_load_n(word, __ATOMIC_RELAXED);
+
+	VNET_AFTER_READ(word, 2);
+	return value;
+}
+
+/* Acquire: pairs with the driver's write barrier before avail.idx. */
+static inline uint16_t vnet_mem_load16_acquire(const uint16_t *word)
+{
+	uint16_t value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+	VNET_AFTER_READ(word, 2);
+	return value;
+}
+
+/* Sequentially consistent: pairs with the driver's full barrier before it sleeps. */
+static inline uint16_t vnet_mem_load16_seq(const uint16_t *word)
+{
+	uint16_t value = __atomic_load_n(word, __ATOMIC_SEQ_CST);
+
+	VNET_AFTER_READ(word, 2);
+	return value;
+}
+
+/* An indirect table may lie at any address, so this copies bytes. */
+static inline void vnet_mem_load_desc(struct virtq_desc *to, const void *from)
+{
+	memcpy(to, from, sizeof(*to));
+	vnet_mem_barrier();
+	VNET_AFTER_READ(from, sizeof(*to));
+}
+
+static inline void vnet_mem_store16(uint16_t *word, uint16_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+/* Release: pairs with the driver's read barrier after used.idx. */
+static inline void vnet_mem_store16_release(uint16_t *word, uint16_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+/* An exchange is a full barrier: what follows is not read before this is seen. */
+static inline void vnet_mem_store16_seq(uint16_t *word, uint16_t value)
+{
+	(void)__atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+}
+
+static inline void vnet_mem_store_used(struct virtq_used_elem *elem, uint32_t id, uint32_t len)
+{
+	__atomic_store_n(&elem->id, id, __ATOMIC_RELAXED);
+	__atomic_store_n(&elem->len, len, __ATOMIC_RELAXED);
+}
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Frames on their way: slots, the pool they come from, and the one inbound
+ * queue of every worker.
+ *
+ * Theory
+ *   Every ring has one owner.  A frame is read by the owner of the host port
+ *   queue it arrived on; where steering chooses a receiveq of another worker,
+ *   the slot that holds the frame is put into that worker's inbound queue and
+ *   a fresh slot taken from the pool: the frame is not copied on the way.
+ *   Slots are made once, so many per worker; when none is free, or the inbound
+ *   queue is full, the frame is dropped and counted (rx_drop_handoff).
+ *
+ *   Both the pool and the inbound queues are bounded queues of slot numbers
+ *   after Vyukov: every cell carries a sequence number that says whose turn it
+ *   is, so producers and consumers only meet in one compare-and-swap each.
+ */
+#ifndef PYVNET_HANDOFF_H
+#define PYVNET_HANDOFF_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "port.h"
+#include "pyvnet/vnet.h"
+
+#define VNET_SLOT_NONE UINT32_MAX
+
+/* One frame in private memory.  data holds the port's header, then the frame, 16-aligned. */
+struct vnet_slot {
+	uint32_t len; /* bytes of the frame, without header */
+	uint32_t hash_value;
+	uint16_t hash_report;
+	uint16_t queue; /* the receiveq it was steered to */
+	uint16_t reserved[10];
+	uint8_t header[VNET_PORT_HDR];
+	uint8_t frame[VNET_FRAME_MAX + 1]; /* one more, so that a longer frame shows */
+};
+
+struct vnet_cell {
+	_Atomic uint32_t sequence;
+	uint32_t value;
+};
+
+struct vnet_queue {
+	_Alignas(64) _Atomic uint32_t tail;
+	_Alignas(64) _Atomic uint32_t head;
+	_Alignas(64) uint32_t mask;
+	struct vnet_cell *cells;
+};
+
+struct vnet_slots {
+	uint8_t *base;
+	uint64_t stride;
+	uint32_t count;
+	struct vnet_queue free;
+};
+
+/** vnet_queue_init() - @capacity is rounded up to a power of two. Return: 0 or -ENOMEM */
+int vnet_queue_init(struct vnet_queue *q, uint32_t capacity);
+void vnet_queue_free(struct vnet_queue *q);
+/** vnet_queue_put() - any thread. Return: false when full */
+bool vnet_queue_put(struct vnet_queue *q, uint32_t value);
+/** vnet_queue_take() - any thread. Return: VNET_SLOT_NONE when empty */
+uint32_t vnet_queue_take(struct vnet_queue *q);
+/** vnet_queue_ready() - would the only consumer find something? */
+bool vnet_queue_ready(struct vnet_queue *q);
+
+/** vnet_slots_init() - reserve @count slots; their pages become real when first used */
+int vnet_slots_init(struct vnet_slots *slots, uint32_t count);
+void vnet_slots_free(struct vnet_slots *slots);
+
+static inline struct vnet_slot *vnet_slot(const struct vnet_slots *slots, uint32_t number)
+{
+	return (struct vnet_slot *)(void *)(slots->base + slots->stride * number);
+}
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/* Policies are checked and expanded here, once; workers only read them. */
+#include "policy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pyvnet/virtio_abi.h"
+#include "test_hooks.h"
+
+#define ALL_HASH_TYPES 0x1ffu
+
+/*
+ * The device model refuses such values with ERR long before (device/steering.py);
+ * this is the engine's own last look, because the frame path trusts a policy.
+ */
+static int check(const struct vnet_policy_config *c)
+{
+	const struct vnet_steering *s = &c->steering;
+	uint32_t length = (uint32_t)s->indirection_table_mask + 1;
+
+	if (s->mode > VNET_STEER_RSS || (s->hash_types & ~ALL_HASH_TYPES) ||
+	    (s->flags & ~VNET_STEER_F_EX_TYPES_ALWAYS))
+		return -EINVAL;
+	if (c->header_length != sizeof(struct virtio_net_hdr_v1) &&
+	    c->header_length != sizeof(struct virtio_net_hdr_v1_hash))
+		return -EINVAL;
+	if (c->filter_mode != VNET_FILTER_PASS_ALL || !c->port_queues || c->port_queues > VNET_MAX_PAIRS)
+		return -EINVAL;
+	if (!s->pairs || s->pairs > VNET_MAX_PAIRS)
+		return -EINVAL;
+	if (VNET_GUARD(POLICY_MASK, (length & (length - 1)) || length > VNET_RSS_TABLE_LENGTH))
+		return -EINVAL;
+	if (VNET_GUARD(POLICY_QUEUE, s->unclassified_queue >= VNET_MAX_PAIRS))
+		return -EINVAL;
+	for (uint32_t i = 0; i < length && i < VNET_RSS_TABLE_LENGTH; i++) {
+		if (VNET_GUARD(POLICY_QUEUE, s->indirection_table[i] >= VNET_MAX_PAIRS))
+			return -EINVAL;
+	}
+	return 0;
+}
+
+static void add_in_force(struct vnet_policy *policy, uint32_t pair)
+{
+	policy->in_force[pair / 64 % VNET_PAIR_WORDS] |= UINT64_C(1) << (pair % 64);
+}
+
+static void collect_in_force(struct vnet_policy *policy)
+{
+	const struct vnet_steering *s = &policy->steering;
+
+	if (s->mode == VNET_STEER_AUTOMATIC) {
+		for (uint32_t i = 0; i < s->pairs; i++)
+			add_in_force(policy, i);
+		return;
+	}
+	add_in_force(policy, s->unclassified_queue);
+	for (uint32_t i = 0; i <= s->indirection_table_mask; i++)
+		add_in_force(policy, s->indirection_table[i]);
+}
+
+int vnet_policy_create(const struct vnet_policy_config *config, struct vnet_policy **out)
+{
+	struct vnet_policy *policy;
+	int error = check(config);
+
+	if (error)
+		return error;
+	policy = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(1, sizeof(*policy));
+	if (!policy)
+		return -ENOMEM;
+	policy->refs = 1;
+	policy->steering = config->steering;
+	policy->header_length = config->header_length;
+	policy->merge_rx = config->merge_rx != 0;
+	policy->filter_mode = config->filter_mode;
+	policy->port_queues = config->port_queues;
+	policy->wants_hash = config->steering.hash_types &&
+			     (config->steering.mode == VNET_STEER_RSS ||
+			      config->header_length == sizeof(struct virtio_net_hdr_v1_hash));
+	collect_in_force(policy);
+	vnet_toeplitz_init(&policy->toeplitz, policy->steering.key);
+	*out = policy;
+	return 0;
+}
+
+struct vnet_policy *vnet_policy_get(struct vnet_policy *policy)
+{
+	if (policy)
+		atomic_fetch_add_explicit(&policy->refs, 1, memory_order_relaxed);
+	return policy;
+}
+
+void vnet_policy_put(struct vnet_policy *policy)
+{
+	if (policy && atomic_fetch_sub_explicit(&policy->refs, 1, memory_order_acq_rel) == 1)
+		free(policy);
+}
+
+void vnet_policy_classify(const struct vnet_policy *policy, const uint8_t *frame, uint32_t len, uint32_t port_queue,
+			  struct vnet_verdict *verdict)
+{
+	struct vnet_hash hash = { 0, VIRTIO_NET_HASH_REPORT_NONE };
+	struct vnet_flow flow;
+
+	vnet_parse(frame, len, &flow);
+	if (policy->wants_hash)
+		hash = vnet_hash_flow(&policy->steering, &policy->toeplitz, &flow);
+	*verdict = (struct vnet_verdict){
+		.hash_value = hash.value,
+		.hash_report = hash.report,
+		.queue = vnet_steer(policy, hash, port_queue),
+	};
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The policy: one immutable snapshot of all that the frame path decides by.
+ * Made and checked by the control thread, shared by reference count, swapped
+ * by one pointer per worker between two batches.
+ */
+#ifndef PYVNET_POLICY_H
+#define PYVNET_POLICY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "hash.h"
+#include "pyvnet/virtio_abi.h"
+#include "pyvnet/vnet.h"
+
+#define VNET_PAIR_WORDS (VNET_MAX_PAIRS / 64u)
+
+struct vnet_policy {
+	_Atomic uint32_t refs;
+	struct vnet_steering steering;
+	uint32_t header_length;
+	uint32_t filter_mode;
+	uint32_t port_queues;
+	bool merge_rx;
+	bool wants_hash; /* someone looks at the hash: RSS, or a header that reports it */
+	uint64_t in_force[VNET_PAIR_WORDS]; /* receiveqs a frame may go to (U-60) */
+	struct vnet_toeplitz toeplitz;
+};
+
+struct vnet_policy *vnet_policy_get(struct vnet_policy *policy);
+
+static inline bool vnet_policy_in_force(const struct vnet_policy *policy, uint32_t pair)
+{
+	return policy->in_force[pair / 64] >> (pair % 64) & 1;
+}
+
+/** vnet_steer() - the receiveq of a frame ("RSS processing", "Automatic receive steering") */
+static inline uint16_t vnet_steer(const struct vnet_policy *policy, struct vnet_hash hash, uint32_t port_queue)
+{
+	const struct vnet_steering *s = &policy->steering;
+
+	if (s->mode == VNET_STEER_AUTOMATIC) /* a tap queue beyond the pairs is being drained */
+		return (uint16_t)(port_queue < s->pairs ? port_queue : port_queue % s->pairs);
+	if (hash.report == VIRTIO_NET_HASH_REPORT_NONE)
+		return s->unclassified_queue;
+	return s->indirection_table[hash.value & s->indirection_table_mask];
+}
+
+#endif

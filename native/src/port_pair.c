@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Host port "pair": a SOCK_SEQPACKET socket per queue; every packet is one
+ * frame with its header.  Needs no privilege.
+ */
+#define _GNU_SOURCE
+#include "port.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "test_hooks.h"
+
+/* A packet of 0 bytes and the end of the stream look alike to recvmsg(). */
+static int empty_or_gone(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN | POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP)) && !(p.revents & POLLERR) ? -ENODEV : 0;
+}
+
+static int pair_recv(struct vnet_port_queue *pq, void *buf, size_t capacity)
+{
+	struct iovec iov = { buf, capacity };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t n = recvmsg(pq->fd, &message, MSG_DONTWAIT);
+
+	if (n < 0)
+		return errno == ECONNRESET ? -ENODEV : -errno;
+	if (!n)
+		return empty_or_gone(pq->fd);
+	return message.msg_flags & MSG_TRUNC ? -EMSGSIZE : (int)n;
+}
+
+static int pair_send(struct vnet_port_queue *pq, const struct iovec *iov, int count)
+{
+	struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count };
+
+	if (VNET_FAILS(VNET_FAIL_PORT_SEND))
+		return -EIO;
+	if (sendmsg(pq->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+		return 0;
+	return errno == EPIPE || errno == ECONNRESET ? -ENODEV : -errno;
+}
+
+static int pair_attach(struct vnet_port_queue *pq, bool on)
+{
+	(void)pq;
+	return on && VNET_FAILS(VNET_FAIL_PORT_ATTACH) ? -EIO : 0;
+}
+
+const struct vnet_port_ops vnet_port_pair = { pair_recv, pair_send, pair_attach };

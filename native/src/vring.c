@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/* What the ring formats have in common: life cycle, breaking, notifying. */
+#define _GNU_SOURCE
+#include "vring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int vnet_fd_dup(int fd)
+{
+	int copy;
+
+	if (fd < 0)
+		return -1;
+	copy = VNET_FAILS(VNET_FAIL_FD) ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return copy >= 0 ? copy : errno ? -errno : -EMFILE;
+}
+
+static int dup_fds(struct vnet_vring *vr, const struct vnet_queue_config *config)
+{
+	const int32_t from[3] = { config->kick_fd, config->call_fd, config->err_fd };
+	int *to[3] = { &vr->kick_fd, &vr->call_fd, &vr->err_fd };
+
+	for (int i = 0; i < 3; i++) {
+		int fd;
+
+		errno = 0;
+		fd = vnet_fd_dup(from[i]);
+		if (fd < -1 || (fd == -1 && from[i] >= 0))
+			return fd;
+		*to[i] = fd;
+	}
+	return 0;
+}
+
+int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *config, const struct vnet_mem *mem)
+{
+	int error;
+
+	if (!config->size || config->size > VNET_MAX_QUEUE_SIZE || (config->size & (config->size - 1)))
+		return -EINVAL;
+	*vr = (struct vnet_vring){
+		.ops = &vnet_vring_split,
+		.event_idx = config->event_idx != 0,
+		.indirect = config->indirect != 0,
+		.size = config->size,
+		.size_mask = (uint16_t)(config->size - 1),
+		.index = config->index,
+		.desc_gpa = config->desc_table,
+		.avail_gpa = config->avail_ring,
+		.used_gpa = config->used_ring,
+		.next_avail = config->avail_base,
+		.avail_idx = config->avail_base,
+		.next_used = config->used_base,
+		.used_idx = config->used_base,
+		/* On a ring that ran before, used_event may have been passed while nobody looked. */
+		.notified_once = !config->used_base && !config->avail_base,
+		.kick_fd = -1,
+		.call_fd = -1,
+		.err_fd = -1,
+	};
+	error = vr->ops->map(vr, mem);
+	if (error)
+		return error;
+	vr->in_use = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc((vr->size + 63) / 64, sizeof(*vr->in_use));
+	vr->staged = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(vr->size, sizeof(*vr->staged));
+	error = vr->in_use && vr->staged ? dup_fds(vr, config) : -ENOMEM;
+	if (error) {
+		vnet_vring_stop(vr);
+		return error;
+	}
+	vr->running = true;
+	return 0;
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void vnet_vring_stop(struct vnet_vring *vr)
+{
+	if (!vr->ops)
+		return;
+	vr->running = false;
+	close_fd(&vr->kick_fd);
+	close_fd(&vr->call_fd);
+	close_fd(&vr->err_fd);
+	free(vr->in_use);
+	free(vr->staged);
+	vr->in_use = NULL;
+	vr->staged = NULL;
+	vr->staged_count = 0;
+}
+
+static void signal_fd(int fd)
+{
+	const uint64_t one = 1;
+
+	/* A full eventfd or socket is a notification that is still pending. */
+	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+void vnet_vring_break(struct vnet_vring *vr, enum vnet_break reason)
+{
+	if (!vr->running)
+		return;
+	vr->running = false;
+	atomic_store(&vr->broken, (uint32_t)reason);
+	atomic_store(&vr->unreported, 1);
+	signal_fd(vr->err_fd);
+}
+
+void vnet_vring_notify(const struct vnet_vring *vr)
+{
+	signal_fd(vr->call_fd);
+}
+
+void vnet_eventfd_drain(int fd)
+{
+	uint64_t count;
+
+	if (read(fd, &count, sizeof(count)) < 0)
+		return; /* spurious wake-up: nothing to consume */
+}

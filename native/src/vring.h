@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A virtqueue as its one owner sees it: the complete surface behind which the
+ * ring formats are siblings.  The format is chosen once, when a ring starts.
+ *
+ *   pop       copy the next available chain out of guest memory
+ *   rewind    give back the chains popped last, as if never popped
+ *   push      stage a used element; the driver does not see it yet
+ *   publish   make everything staged visible at once
+ *   arm       ask for notifications, then look again
+ *   disarm    ask for silence
+ *
+ * Malformed is one chain (returned with len 0 and counted); broken is the ring
+ * itself: it stops, its err fd is signalled once, and nothing of it is touched
+ * again until it is started anew.
+ */
+#ifndef PYVNET_VRING_H
+#define PYVNET_VRING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "guest_mem.h"
+#include "pyvnet/vnet.h"
+
+/* Pieces of host memory one chain, or the chains of one merged frame, may have (IOV_MAX). */
+#define VNET_CHAIN_MAX 1024u
+
+struct vnet_chain {
+	uint16_t head;
+	uint16_t first;      /* where its pieces begin in the owner's list */
+	uint16_t readable;   /* pieces the device may read, first in the list … */
+	uint16_t writable;   /* … and pieces it may write, behind them */
+	uint32_t read_bytes;
+	uint32_t write_bytes;
+};
+
+/* Pieces of the chains in hand, reserved by the owner. */
+struct vnet_pieces {
+	struct iovec iov[VNET_CHAIN_MAX];
+	uint32_t count;
+};
+
+struct vnet_vring;
+
+struct vnet_vring_ops {
+	/* Resolve the ring's addresses in @mem. -EINVAL: outside it, or misaligned. */
+	int (*map)(struct vnet_vring *vr, const struct vnet_mem *mem);
+	/* 1: @chain filled, pieces appended; 0: none available; -EBADMSG: malformed, only
+	 * chain->head is valid, push it with len 0; -EPIPE: broken */
+	int (*pop)(struct vnet_vring *vr, const struct vnet_mem *mem, struct vnet_pieces *pieces,
+		   struct vnet_chain *chain);
+	void (*rewind)(struct vnet_vring *vr, const struct vnet_chain *chains, uint32_t count);
+	void (*push)(struct vnet_vring *vr, uint16_t head, uint32_t len);
+	/* Return: does the driver want a notification? */
+	bool (*publish)(struct vnet_vring *vr);
+	/* Ask for a notification of chains beyond those seen. Return: are there such already? */
+	bool (*arm)(struct vnet_vring *vr);
+	void (*disarm)(struct vnet_vring *vr);
+};
+
+extern const struct vnet_vring_ops vnet_vring_split;
+
+struct vnet_vring {
+	const struct vnet_vring_ops *ops; /* NULL: never started */
+	bool running;
+	bool event_idx;
+	bool indirect;
+	uint16_t size_mask;
+	uint32_t size;
+	uint32_t index;
+	uint64_t desc_gpa, avail_gpa, used_gpa;
+
+	const struct virtq_desc *desc_table;
+	const uint16_t *avail;         /* flags, idx, ring[size], used_event */
+	uint16_t *used;                /* flags, idx */
+	struct virtq_used_elem *used_ring;
+	uint16_t *avail_event;
+
+	uint16_t next_avail;
+	uint16_t avail_idx;    /* last value read; entries up to it are ours to pop */
+	uint16_t next_used;    /* next used entry to stage */
+	uint16_t used_idx;     /* last value published */
+	bool notified_once;    /* used_event means something only after the first publish */
+
+	/* Heads popped and not yet published: the same head twice is a broken ring. */
+	uint64_t *in_use;
+	uint16_t *staged;
+	uint32_t staged_count;
+
+	int kick_fd, call_fd, err_fd;
+	_Atomic uint32_t broken;     /* enum vnet_break */
+	_Atomic uint32_t unreported; /* an event is due */
+};
+
+/**
+ * vnet_vring_start() - check a ring and make it ready for its owner
+ * Takes the fds of @config by duplication.
+ * Return: 0, -EINVAL, -ENOMEM, errno of dup
+ */
+int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *config, const struct vnet_mem *mem);
+
+/** vnet_vring_stop() - publish nothing more, close the fds, free; harmless when stopped */
+void vnet_vring_stop(struct vnet_vring *vr);
+
+/** vnet_vring_break() - stop a ring that cannot be trusted; signals err_fd once */
+void vnet_vring_break(struct vnet_vring *vr, enum vnet_break reason);
+
+/** vnet_vring_notify() - tell the driver; never blocks */
+void vnet_vring_notify(const struct vnet_vring *vr);
+
+/** vnet_eventfd_drain() - consume what made a kick or wake fd readable */
+void vnet_eventfd_drain(int fd);
+
+/** vnet_fd_dup() - close-on-exec duplicate; -1 stays -1. Return: fd or -errno */
+int vnet_fd_dup(int fd);
+
+static inline bool vnet_vring_in_use(const struct vnet_vring *vr, uint16_t head)
+{
+	return vr->in_use[head / 64] >> (head % 64) & 1;
+}
+
+#endif

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The split virtqueue ("Split Virtqueues") behind vring.h.
+ *
+ * Every word the driver can write is read once: avail.idx when what it showed
+ * before is used up, an avail entry when it is popped, a descriptor when the
+ * walk reaches it, used_event when used.idx has been published.
+ *
+ * A walk is bounded before it begins: by the queue size in the descriptor
+ * table, by the table's length in an indirect table, by VNET_CHAIN_MAX pieces.
+ */
+#include <errno.h>
+
+#include "vring.h"
+
+/* Where a walk stands. */
+struct walk {
+	struct vnet_vring *vr;
+	const struct vnet_mem *mem;
+	struct vnet_pieces *pieces;
+	struct vnet_chain *chain;
+	uint64_t read_bytes, write_bytes;
+	bool malformed;
+};
+
+static int split_map(struct vnet_vring *vr, const struct vnet_mem *mem)
+{
+	uint64_t size = vr->size;
+	uint8_t *desc = vnet_mem_pointer(mem, vr->desc_gpa, size * sizeof(struct virtq_desc));
+	uint8_t *avail = vnet_mem_pointer(mem, vr->avail_gpa, 6 + 2 * size);
+	uint8_t *used = vnet_mem_pointer(mem, vr->used_gpa, 6 + 8 * size);
+
+	if (VNET_GUARD(RING_ADDRESS, !desc || !avail || !used))
+		return -EINVAL;
+	if (VNET_GUARD(RING_ALIGNMENT, (vr->desc_gpa & 15) || (vr->avail_gpa & 1) || (vr->used_gpa & 3)))
+		return -EINVAL;
+	vr->desc_table = (const struct virtq_desc *)(void *)desc;
+	vr->avail = (const uint16_t *)(void *)avail;
+	vr->used = (uint16_t *)(void *)used;
+	vr->used_ring = (struct virtq_used_elem *)(void *)(used + 4);
+	vr->avail_event = (uint16_t *)(void *)(used + 4 + 8 * size);
+	return 0;
+}
+
+static int broken(struct vnet_vring *vr, enum vnet_break reason)
+{
+	vnet_vring_break(vr, reason);
+	return -EPIPE;
+}
+
+/* One buffer of a chain.  A malformed one is not looked at: no address of it is resolved. */
+static int add_buffer(struct walk *w, const struct virtq_desc *desc)
+{
+	bool writable = desc->flags & VIRTQ_DESC_F_WRITE;
+	uint64_t *bytes = writable ? &w->write_bytes : &w->read_bytes;
+	struct vnet_pieces *p = w->pieces;
+	int n;
+
+	if (VNET_GUARD(ZERO_LENGTH, !desc->len) || VNET_GUARD(DIRECTION, !writable && w->chain->writable))
+		w->malformed = true;
+	*bytes += desc->len;
+	if (VNET_GUARD(CHAIN_BYTES, *bytes > UINT32_MAX))
+		w->malformed = true;
+	if (w->malformed)
+		return 0;
+	if (VNET_GUARD(CHAIN_PIECES, p->count >= VNET_CHAIN_MAX))
+		return broken(w->vr, VNET_BREAK_CHAIN_TOO_LONG);
+	n = vnet_mem_map(w->mem, desc->addr, desc->len, &p->iov[p->count], VNET_CHAIN_MAX - p->count);
+	if (n < 0)
+		return broken(w->vr, n == -EFAULT ? VNET_BREAK_DESC_ADDRESS : VNET_BREAK_CHAIN_TOO_LONG);
+	p->count += (uint32_t)n;
+	if (writable)
+		w->chain->writable = (uint16_t)(w->chain->writable + n);
+	else
+		w->chain->readable = (uint16_t)(w->chain->readable + n);
+	return 0;
+}
+
+/* The table is read where it lies, entry by entry, each entry once. */
+static int load_indirect(struct walk *w, uint64_t table, uint32_t i, struct virtq_desc *desc)
+{
+	const void *at = vnet_mem_pointer(w->mem, table + 16ull * i, sizeof(*desc));
+	struct iovec iov[2];
+
+	if (at) {
+		vnet_mem_load_desc(desc, at);
+		return 0;
+	}
+	/* An entry at an odd address may straddle two runs. */
+	if (vnet_mem_map(w->mem, table + 16ull * i, sizeof(*desc), iov, 2) < 0)
+		return broken(w->vr, VNET_BREAK_DESC_ADDRESS);
+	vnet_mem_read(iov, 0, desc, sizeof(*desc));
+	return 0;
+}
+
+static int walk_indirect(struct walk *w, const struct virtq_desc *indirect)
+{
+	uint32_t total = indirect->len / sizeof(struct virtq_desc), i = 0, seen = 0;
+
+	if (VNET_GUARD(INDIRECT_NEGOTIATED, !w->vr->indirect) ||
+	    VNET_GUARD(INDIRECT_NEXT, indirect->flags & VIRTQ_DESC_F_NEXT) ||
+	    VNET_GUARD(INDIRECT_LENGTH, !total || indirect->len % sizeof(struct virtq_desc) || total > 65536))
+		return broken(w->vr, VNET_BREAK_INDIRECT);
+	for (;;) {
+		struct virtq_desc desc;
+		int error;
+
+		if (VNET_GUARD(INDIRECT_LOOP, seen++ >= total))
+			return broken(w->vr, VNET_BREAK_DESC_LOOP);
+		error = load_indirect(w, indirect->addr, i, &desc);
+		if (error)
+			return error;
+		if (VNET_GUARD(INDIRECT_NESTED, desc.flags & VIRTQ_DESC_F_INDIRECT))
+			return broken(w->vr, VNET_BREAK_INDIRECT);
+		error = add_buffer(w, &desc);
+		if (error)
+			return error;
+		if (!(desc.flags & VIRTQ_DESC_F_NEXT))
+			return 0;
+		i = desc.next;
+		if (VNET_GUARD(INDIRECT_NEXT_RANGE, i >= total))
+			return broken(w->vr, VNET_BREAK_DESC_INDEX);
+	}
+}
+
+static int walk_chain(struct walk *w, uint32_t i)
+{
+	struct vnet_vring *vr = w->vr;
+	uint32_t seen = 0;
+
+	for (;;) {
+		struct virtq_desc desc;
+		int error;
+
+		if (VNET_GUARD(CHAIN_LOOP, seen++ >= vr->size))
+			return broken(vr, VNET_BREAK_DESC_LOOP);
+		vnet_mem_load_desc(&desc, &vr->desc_table[i]);
+		if (desc.flags & VIRTQ_DESC_F_INDIRECT) /* its WRITE flag means nothing (VIO-SPL-05) */
+			return walk_indirect(w, &desc);
+		error = add_buffer(w, &desc);
+		if (error)
+			return error;
+		if (!(desc.flags & VIRTQ_DESC_F_NEXT))
+			return 0;
+		i = desc.next;
+		if (VNET_GUARD(NEXT_RANGE, i >= vr->size))
+			return broken(vr, VNET_BREAK_DESC_INDEX);
+	}
+}
+
+/* Return: 1 if an entry is available. */
+static int peek_avail(struct vnet_vring *vr)
+{
+	if (vr->next_avail == vr->avail_idx) {
+		uint16_t idx = vnet_mem_load16_acquire(&vr->avail[1]);
+
+		if (VNET_GUARD(AVAIL_INDEX, (uint16_t)(idx - vr->next_avail) > vr->size))
+			return broken(vr, VNET_BREAK_AVAIL_INDEX);
+		vr->avail_idx = idx;
+	}
+	return vr->next_avail != vr->avail_idx;
+}
+
+static int split_pop(struct vnet_vring *vr, const struct vnet_mem *mem, struct vnet_pieces *pieces,
+		     struct vnet_chain *chain)
+{
+	struct walk w = { .vr = vr, .mem = mem, .pieces = pieces, .chain = chain };
+	int result;
+
+	if (!vr->running)
+		return -EPIPE;
+	result = peek_avail(vr);
+	if (result <= 0)
+		return result;
+	*chain = (struct vnet_chain){ .first = (uint16_t)pieces->count };
+	chain->head = vnet_mem_load16(&vr->avail[2 + (vr->next_avail & vr->size_mask)]);
+	if (VNET_GUARD(HEAD_RANGE, chain->head >= vr->size))
+		return broken(vr, VNET_BREAK_DESC_INDEX);
+	if (VNET_GUARD(HEAD_IN_USE, vnet_vring_in_use(vr, chain->head)))
+		return broken(vr, VNET_BREAK_HEAD_IN_USE);
+	result = walk_chain(&w, chain->head);
+	if (result)
+		return result;
+	vr->next_avail++;
+	vr->in_use[chain->head / 64] |= UINT64_C(1) << (chain->head % 64);
+	if (w.malformed) {
+		pieces->count = chain->first;
+		return -EBADMSG;
+	}
+	chain->read_bytes = (uint32_t)w.read_bytes;
+	chain->write_bytes = (uint32_t)w.write_bytes;
+	return 1;
+}
+
+static void clear_in_use(struct vnet_vring *vr, uint16_t head)
+{
+	vr->in_use[head / 64] &= ~(UINT64_C(1) << (head % 64));
+}
+
+static void split_rewind(struct vnet_vring *vr, const struct vnet_chain *chains, uint32_t count)
+{
+	if (!vr->running)
+		return;
+	for (uint32_t i = 0; i < count; i++)
+		clear_in_use(vr, chains[i].head);
+	vr->next_avail = (uint16_t)(vr->next_avail - count);
+}
+
+static void split_push(struct vnet_vring *vr, uint16_t head, uint32_t len)
+{
+	if (!vr->running)
+		return;
+	vnet_mem_store_used(&vr->used_ring[vr->next_used & vr->size_mask], head, len);
+	vr->next_used++;
+	vr->staged[vr->staged_count++] = head;
+}
+
+/* "vring_need_event": did used.idx pass used_event on its way from old to new? */
+static bool passed(uint16_t event, uint16_t new_idx, uint16_t old_idx)
+{
+	return (uint16_t)(new_idx - event - 1) < (uint16_t)(new_idx - old_idx);
+}
+
+static bool split_publish(struct vnet_vring *vr)
+{
+	uint16_t old = vr->used_idx;
+	bool first = !vr->notified_once;
+
+	if (!vr->running || !vr->staged_count)
+		return false;
+	for (uint32_t i = 0; i < vr->staged_count; i++)
+		clear_in_use(vr, vr->staged[i]);
+	vr->staged_count = 0;
+	vr->used_idx = vr->next_used;
+	/*
+	 * Elements before the index: released by this store, acquired by the
+	 * driver's read of used.idx.  The same store is a full barrier before
+	 * used_event and avail.flags are read; it pairs with the driver's
+	 * barrier between asking for an interrupt and looking at used.idx.
+	 */
+	vnet_mem_store16_seq(&vr->used[1], vr->used_idx);
+	vr->notified_once = true;
+	if (!vr->event_idx)
+		return !(vnet_mem_load16_seq(&vr->avail[0]) & VIRTQ_AVAIL_F_NO_INTERRUPT);
+	return passed(vnet_mem_load16_seq(&vr->avail[2 + vr->size]), vr->used_idx, old) || first;
+}
+
+static bool split_arm(struct vnet_vring *vr)
+{
+	if (!vr->running)
+		return false;
+	/* Full barrier between the request and the second look; pairs with the
+	 * driver's between avail.idx and avail_event (used.flags). */
+	if (vr->event_idx)
+		vnet_mem_store16_seq(vr->avail_event, vr->avail_idx);
+	else
+		vnet_mem_store16_seq(&vr->used[0], 0);
+	return vnet_mem_load16_seq(&vr->avail[1]) != vr->avail_idx;
+}
+
+static void split_disarm(struct vnet_vring *vr)
+{
+	/* With EVENT_IDX the flags stay 0 (VIO-SPL-14) and an avail_event left behind is silence. */
+	if (vr->running && !vr->event_idx)
+		vnet_mem_store16(&vr->used[0], VIRTQ_USED_F_NO_NOTIFY);
+}
+
+const struct vnet_vring_ops vnet_vring_split = {
+	.map = split_map,
+	.pop = split_pop,
+	.rewind = split_rewind,
+	.push = split_push,
+	.publish = split_publish,
+	.arm = split_arm,
+	.disarm = split_disarm,
+};

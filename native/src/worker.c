@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: MIT */
+/* One thread = epoll{host port queues, kicks, wake} over the pairs it owns; theory in worker.h. */
+#define _GNU_SOURCE
+#include "worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "stats.h"
+
+enum source { SOURCE_WAKE, SOURCE_PORT, SOURCE_RX_KICK, SOURCE_TX_KICK };
+
+#define EVENTS 64
+
+static uint64_t token(enum source source, uint32_t pair)
+{
+	return (uint64_t)source << 32 | pair;
+}
+
+static int watch(int epoll_fd, int operation, int fd, uint32_t events, uint64_t data)
+{
+	struct epoll_event event = { .events = events, .data.u64 = data };
+
+	if (operation != EPOLL_CTL_DEL && VNET_FAILS(VNET_FAIL_EPOLL))
+		return -ENOSPC;
+	return epoll_ctl(epoll_fd, operation, fd, &event) ? -errno : 0;
+}
+
+int vnet_worker_update_port(struct vnet_pair *pair)
+{
+	uint32_t want = 0;
+	int operation, error;
+
+	if (!pair->port.ops)
+		return 0;
+	if (pair->port.attached && !pair->port.gone) {
+		/* Errors of the fd are always reported; with nothing else to wait for it stays in the set for them. */
+		want = EPOLLRDHUP | (pair->rx_waits ? 0u : (uint32_t)EPOLLIN) |
+		       (pair->tx_waits ? (uint32_t)EPOLLOUT : 0u);
+	}
+	if (want == pair->interest)
+		return 0;
+	operation = !want ? EPOLL_CTL_DEL : pair->interest ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	error = watch(pair->owner->epoll_fd, operation, pair->port.fd, want, token(SOURCE_PORT, pair->index));
+	if (!error)
+		pair->interest = want;
+	return error;
+}
+
+int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, bool on)
+{
+	enum source source = vr == &pair->receiveq ? SOURCE_RX_KICK : SOURCE_TX_KICK;
+
+	if (vr->kick_fd < 0)
+		return 0;
+	return watch(pair->owner->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, vr->kick_fd, EPOLLIN,
+		     token(source, pair->index));
+}
+
+void vnet_worker_report(struct vnet_engine *engine)
+{
+	const uint64_t one = 1;
+
+	if (write(engine->event_fd, &one, sizeof(one)) < 0)
+		return; /* already readable */
+}
+
+void vnet_worker_port_gone(struct vnet_pair *pair)
+{
+	if (pair->port.gone)
+		return;
+	pair->port.gone = true;
+	pair->tx_waits = false;
+	pair->tx_ready = true; /* what waited for the port is dropped and counted */
+	vnet_worker_update_port(pair);
+	atomic_store(&pair->gone_unreported, 1);
+	vnet_worker_report(pair->owner->engine);
+}
+
+void vnet_worker_wake(struct vnet_worker *w)
+{
+	const uint64_t one = 1;
+
+	/* Pairs with prepare_sleep(): the frame was put before this look. */
+	if (atomic_exchange(&w->sleeping, false) && write(w->wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+static bool prepare_sleep(struct vnet_worker *w)
+{
+	atomic_exchange(&w->sleeping, true);
+	if (!vnet_queue_ready(&w->inbound))
+		return true;
+	atomic_store(&w->sleeping, false);
+	return false;
+}
+
+/* Return: a command was run, so anything may have changed */
+static bool run_command(struct vnet_worker *w)
+{
+	struct vnet_command *command = atomic_exchange(&w->command, NULL);
+	int result, none = 0;
+
+	if (!command)
+		return false;
+	result = command->run(w, command);
+	if (result)
+		atomic_compare_exchange_strong(&command->result, &none, result);
+	sem_post(&w->engine->done);
+	return true;
+}
+
+static void port_event(struct vnet_pair *pair, uint32_t events)
+{
+	if (events & EPOLLOUT && pair->tx_waits) {
+		pair->tx_waits = false;
+		pair->tx_ready = true;
+		vnet_worker_update_port(pair);
+	}
+	if (events & EPOLLIN)
+		vnet_rx_burst(pair->owner, pair, VNET_BURST);
+	else if (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))
+		vnet_worker_port_gone(pair);
+}
+
+static void kick_event(struct vnet_pair *pair, const struct vnet_vring *vr)
+{
+	if (!vr->ops || vr->kick_fd < 0)
+		return;
+	vnet_eventfd_drain(vr->kick_fd);
+	if (vr == &pair->receiveq) {
+		vnet_count(&pair->stats.rx_kicks, 1);
+		pair->rx_waits = false;
+		vnet_worker_update_port(pair);
+	} else {
+		vnet_count(&pair->stats.tx_kicks, 1);
+		pair->tx_ready = true;
+	}
+}
+
+static void handle(struct vnet_worker *w, const struct epoll_event *event)
+{
+	struct vnet_pair *pair = &w->engine->pairs[(uint32_t)event->data.u64];
+
+	switch ((enum source)(event->data.u64 >> 32)) {
+	case SOURCE_WAKE:
+		vnet_eventfd_drain(w->wake_fd);
+		break;
+	case SOURCE_PORT:
+		if (pair->interest)
+			port_event(pair, event->events);
+		break;
+	case SOURCE_RX_KICK:
+		kick_event(pair, &pair->receiveq);
+		break;
+	case SOURCE_TX_KICK:
+		kick_event(pair, &pair->transmitq);
+		break;
+	}
+}
+
+/* Work that no fd will announce. Return: is some left? */
+static bool run_pairs(struct vnet_worker *w)
+{
+	struct vnet_engine *e = w->engine;
+	bool more = false;
+
+	for (uint32_t i = w->number; i < e->pair_count; i += e->worker_count) {
+		struct vnet_pair *pair = &e->pairs[i];
+
+		if (pair->holds_frame && !pair->rx_waits)
+			vnet_rx_burst(w, pair, VNET_BURST);
+		if (pair->tx_ready)
+			vnet_tx_burst(w, pair, VNET_BURST);
+		more |= pair->tx_ready || (pair->holds_frame && !pair->rx_waits);
+	}
+	return more;
+}
+
+static void *worker_main(void *argument)
+{
+	struct vnet_worker *w = argument;
+	struct epoll_event events[EVENTS];
+	bool more = false;
+
+	while (!w->stop) {
+		int timeout = !more && prepare_sleep(w) ? -1 : 0;
+		int n = epoll_wait(w->epoll_fd, events, EVENTS, timeout);
+
+		atomic_store_explicit(&w->sleeping, false, memory_order_relaxed);
+		for (int i = 0; i < n; i++)
+			handle(w, &events[i]);
+		vnet_rx_inbound(w, VNET_BURST);
+		more = run_pairs(w);
+		/* Last, so that no event in hand speaks of a ring or queue that a command took away. */
+		more |= run_command(w);
+	}
+	return NULL;
+}
+
+/* Signals belong to the process' own threads. */
+static int start_thread(struct vnet_worker *w)
+{
+	sigset_t all, before;
+	int error;
+
+	if (VNET_FAILS(VNET_FAIL_THREAD))
+		return -EAGAIN;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&w->thread, NULL, worker_main, w);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	w->started = !error;
+	return -error;
+}
+
+int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number, uint32_t inbound)
+{
+	int error;
+
+	w->engine = engine;
+	w->number = number;
+	w->policy = vnet_policy_get(engine->policy);
+	w->epoll_fd = VNET_FAILS(VNET_FAIL_FD) ? -1 : epoll_create1(EPOLL_CLOEXEC);
+	w->wake_fd = w->epoll_fd < 0 || VNET_FAILS(VNET_FAIL_FD) ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (w->epoll_fd < 0 || w->wake_fd < 0)
+		return errno ? -errno : -EMFILE;
+	error = vnet_queue_init(&w->inbound, inbound);
+	if (!error)
+		error = watch(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, EPOLLIN, token(SOURCE_WAKE, 0));
+	return error ? error : start_thread(w);
+}
+
+static int command_stop(struct vnet_worker *w, struct vnet_command *command)
+{
+	(void)command;
+	w->stop = true;
+	return 0;
+}
+
+void vnet_worker_fini(struct vnet_worker *w)
+{
+	struct vnet_command command = { .run = command_stop };
+
+	if (w->started) {
+		vnet_worker_run(w, &command);
+		pthread_join(w->thread, NULL);
+	}
+	if (w->epoll_fd > 0)
+		close(w->epoll_fd);
+	if (w->wake_fd > 0)
+		close(w->wake_fd);
+	vnet_queue_free(&w->inbound);
+	vnet_mem_put(w->mem);
+	vnet_policy_put(w->policy);
+}
+
+static void post(struct vnet_worker *w, struct vnet_command *command)
+{
+	const uint64_t one = 1;
+
+	atomic_store(&w->command, command);
+	if (write(w->wake_fd, &one, sizeof(one)) < 0)
+		return; /* the eventfd is readable already */
+}
+
+static void wait_done(struct vnet_engine *engine)
+{
+	while (sem_wait(&engine->done) && errno == EINTR)
+		;
+}
+
+int vnet_worker_run(struct vnet_worker *w, struct vnet_command *command)
+{
+	atomic_store(&command->result, 0);
+	post(w, command);
+	wait_done(w->engine);
+	return atomic_load(&command->result);
+}
+
+int vnet_workers_run(struct vnet_engine *engine, struct vnet_command *command)
+{
+	atomic_store(&command->result, 0);
+	for (uint32_t i = 0; i < engine->worker_count; i++)
+		post(&engine->workers[i], command);
+	for (uint32_t i = 0; i < engine->worker_count; i++)
+		wait_done(engine);
+	return atomic_load(&command->result);
+}

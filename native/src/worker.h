@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Workers, and what each of them owns.
+ *
+ * Theory
+ *   A worker is one thread around one epoll set.  It owns the queue pairs i
+ *   with i % workers == its number, and nobody else touches their rings, host
+ *   port queues and (but for the shared drop counters) statistics.
+ *
+ *   Control reaches a worker as a command: a function that the worker runs
+ *   between two batches, while the control thread waits.  So memory tables and
+ *   policies are swapped, and rings started and stopped, without a lock or a
+ *   grace period on the frame path.
+ *
+ *   A worker sleeps in epoll_wait().  It is woken by a host port queue, a kick,
+ *   or its wake fd (command, or frames in its inbound queue).  Before it
+ *   sleeps it says so in `sleeping` and looks at the inbound queue once more;
+ *   a producer first puts the frame, then looks at `sleeping`.
+ */
+#ifndef PYVNET_WORKER_H
+#define PYVNET_WORKER_H
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "handoff.h"
+#include "policy.h"
+#include "port.h"
+#include "pyvnet/vnet.h"
+#include "vring.h"
+
+#define VNET_BURST 64u /* frames of one queue before the next queue has its turn */
+
+struct vnet_worker;
+
+struct vnet_pair {
+	uint32_t index;
+	struct vnet_worker *owner;
+	struct vnet_port_queue port;
+	uint32_t slot;      /* where the next frame is read to */
+	bool holds_frame;   /* slot holds a frame that waits for buffers (U-43) */
+	bool rx_waits;      /* host port not polled: the driver has to kick first */
+	bool tx_ready;      /* the transmitq may have chains */
+	bool tx_waits;      /* the host port was full: wait until it is writable */
+	bool dirty;         /* receiveq has staged elements: linked from the owner's dirty list */
+	struct vnet_pair *next_dirty;
+	uint32_t interest;  /* epoll events asked for on the host port, 0: not in the set */
+	_Atomic uint32_t gone_unreported;
+	struct vnet_vring receiveq;
+	struct vnet_vring transmitq;
+	_Alignas(64) struct vnet_pair_stats stats;
+};
+
+struct vnet_command {
+	int (*run)(struct vnet_worker *w, struct vnet_command *command);
+	uint32_t pair; /* UINT32_MAX: concerns the worker itself */
+	const void *argument;
+	void *answer;
+	_Atomic int result; /* first error of any worker */
+};
+
+/* Chains reserved for the frame being placed, and the pieces they consist of. */
+struct vnet_scratch {
+	struct vnet_pieces pieces;
+	struct vnet_chain chains[VNET_CHAIN_MAX];
+	struct iovec send[VNET_CHAIN_MAX + 1];
+};
+
+struct vnet_worker {
+	struct vnet_engine *engine;
+	uint32_t number;
+	pthread_t thread;
+	bool started;
+	bool stop;
+	int epoll_fd, wake_fd;
+	_Atomic(struct vnet_command *) command;
+	_Atomic bool sleeping;
+	struct vnet_mem *mem;
+	struct vnet_policy *policy;
+	struct vnet_pair *dirty;
+	uint64_t wake_due; /* workers that got frames in this round, one bit each modulo 64 */
+	struct vnet_queue inbound;
+	struct vnet_scratch scratch;
+};
+
+struct vnet_engine {
+	uint32_t pair_count, worker_count;
+	uint32_t attached; /* host port queues 0 … attached-1 */
+	uint32_t port_count;
+	struct vnet_pair *pairs;
+	struct vnet_worker *workers;
+	struct vnet_slots slots;
+	_Atomic uint64_t rx_active[VNET_PAIR_WORDS]; /* receiveqs that run */
+	pthread_mutex_t control; /* one control verb at a time */
+	sem_t done;
+	int event_fd;
+	struct vnet_mem *mem;
+	struct vnet_policy *policy;
+
+	/* The control virtqueue, owned by the caller of vnet_ctrl_pop(). */
+	struct vnet_vring controlq;
+	struct vnet_pieces ctrl_pieces;
+	struct vnet_chain ctrl_chain;
+	struct vnet_mem *ctrl_mem; /* keeps the pieces of the chain in hand mapped */
+};
+
+static inline bool vnet_rx_active(struct vnet_engine *e, uint32_t pair)
+{
+	return atomic_load_explicit(&e->rx_active[pair / 64], memory_order_relaxed) >> (pair % 64) & 1;
+}
+
+/** vnet_worker_init() - make the fds and the inbound queue, and start the thread */
+int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number, uint32_t inbound);
+/** vnet_worker_fini() - join the thread and release; harmless on one never started */
+void vnet_worker_fini(struct vnet_worker *w);
+
+/** vnet_worker_run() - run a command on one worker and wait. Return: its result */
+int vnet_worker_run(struct vnet_worker *w, struct vnet_command *command);
+/** vnet_workers_run() - run a command on all workers side by side and wait. Return: first error */
+int vnet_workers_run(struct vnet_engine *engine, struct vnet_command *command);
+
+/** vnet_worker_wake() - let a worker look at its inbound queue if it sleeps */
+void vnet_worker_wake(struct vnet_worker *w);
+
+/** vnet_worker_update_port() - ask epoll for what the pair's host port queue is waited for */
+int vnet_worker_update_port(struct vnet_pair *pair);
+/** vnet_worker_watch_kick() - watch a ring's kick fd, or no more */
+int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, bool on);
+/** vnet_worker_report() - an event for vnet_engine_next_event() is due */
+void vnet_worker_report(struct vnet_engine *engine);
+/** vnet_worker_port_gone() - the host port queue ended; its frames are over */
+void vnet_worker_port_gone(struct vnet_pair *pair);
+
+/* rx.c */
+/** vnet_rx_burst() - THE receive line. Return: frames taken from the host port */
+uint32_t vnet_rx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t budget);
+/** vnet_rx_inbound() - place the frames other workers steered here */
+void vnet_rx_inbound(struct vnet_worker *w, uint32_t budget);
+
+/* tx.c */
+/** vnet_tx_burst() - THE transmit line */
+void vnet_tx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t budget);
+
+#endif

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""pyvnet: a userspace, tap-backed virtio-net device."""

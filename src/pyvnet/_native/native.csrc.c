@@ -1,0 +1,1 @@
+#include "pyvnet/vnet.h"
