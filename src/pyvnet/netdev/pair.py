@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""A host port made of socket pairs: no privilege, no interface, every frame kept whole.
+
+Each queue is a pair of AF_UNIX SOCK_SEQPACKET sockets.  A send is a frame and a
+frame is a receive, also through writev and readv, which is all the engine asks
+of a port.  What crosses is what crosses a tap: ``struct virtio_net_hdr_v1``
+(12 bytes), then the frame, so GSO frames pass with their header.
+
+How large and how many, measured on 6.18: a message may be SO_SNDBUF - 32 bytes
+(EMSGSIZE beyond), and unread messages count against the *sender's* SO_SNDBUF by
+memory used, about 0.8 KiB for a small frame.  SO_SNDBUF is asked for in full and
+cut by the kernel to twice net.core.wmem_max; even the usual wmem_max of 208 KiB
+leaves room for the largest frame of the engine, 65557 bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from contextlib import ExitStack
+from typing import Any, Final, NamedTuple, Self
+
+from pyvnet.errors import HostError, UsageError
+
+HEADER_SIZE: Final = 12  # struct virtio_net_hdr_v1
+FRAME_MAX: Final = 65557  # VNET_FRAME_MAX of vnet.h
+_BUFFER: Final = 4 << 20  # bytes of frames in flight per direction
+_MESSAGE_OVERHEAD: Final = 32  # net/unix/af_unix.c, unix_dgram_sendmsg()
+_SEND_CURES: Final = {
+    errno.EMSGSIZE: f"send at most {FRAME_MAX} bytes, or raise net.core.wmem_max",
+    errno.EPIPE: "the port is closed; open it again",
+}
+
+
+class WireFrame(NamedTuple):
+    """What the device put on the wire."""
+
+    header: bytes
+    data: bytes
+
+
+class Wire:
+    """The far end of one queue: where a tap would have the kernel's network stack.
+
+    Nothing here waits except ``receive()``.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._waiting = False
+
+    def fileno(self) -> int:
+        """Readable when ``recv()`` has something."""
+        return self._socket.fileno()
+
+    def send(self, frame: bytes, header: bytes | None = None) -> None:
+        """Send a frame towards the driver.
+
+        Args:
+            frame: from the destination MAC address on; may be empty.
+            header: the bytes in front of it; None is a header of zeros.  Any
+                length is sent as it is, for those who test short ones.
+
+        Raises:
+            BlockingIOError: the device has not read what is under way.
+            HostError: the frame is larger than the socket takes, or the device is gone.
+        """
+        parts = [bytes(HEADER_SIZE) if header is None else header, frame]
+        try:
+            self._socket.sendmsg(parts)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            cure = _SEND_CURES.get(error.errno or 0, "")
+            raise HostError(
+                f"a frame of {len(frame)} bytes does not go on the wire", error.errno, cure
+            ) from error
+
+    def recv(self) -> WireFrame:
+        """Take the next frame the driver sent.
+
+        Raises:
+            BlockingIOError: there is none.
+            EOFError: the device closed its end.
+        """
+        message = self._socket.recv(HEADER_SIZE + FRAME_MAX + 1)
+        if not message:
+            raise EOFError("the device closed its end of the wire")
+        return WireFrame(message[:HEADER_SIZE], message[HEADER_SIZE:])
+
+    async def receive(self) -> WireFrame:
+        """Wait for the next frame the driver sends; one waiter at a time.
+
+        Raises:
+            EOFError: the device closed its end.
+            UsageError: somebody waits already.
+        """
+        if self._waiting:
+            raise UsageError("another task waits on this wire; give each its own queue")
+        loop = asyncio.get_running_loop()
+        self._waiting = True
+        try:
+            while True:
+                try:
+                    return self.recv()
+                except BlockingIOError:
+                    await _readable(loop, self._socket)
+        finally:
+            self._waiting = False
+
+
+class Pair:
+    """``Pair(queues)``: a host port and, per queue, the ``wire()`` behind it.
+
+    Raises:
+        UsageError: less than one queue.
+    """
+
+    kind: Final = "pair"
+
+    def __init__(self, queues: int) -> None:
+        if queues < 1:
+            raise UsageError(f"{queues} queues asked for; at least one is needed")
+        self._queues = queues
+        self._ends: tuple[socket.socket, ...] = ()
+        self._wires: tuple[Wire, ...] = ()
+        self._undo = ExitStack()
+
+    @property
+    def queues(self) -> int:
+        """Number of queues."""
+        return self._queues
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The device's ends; empty unless open."""
+        return tuple(end.fileno() for end in self._ends)
+
+    def wire(self, queue: int) -> Wire:
+        """The far end of ``queue``; the same object every time."""
+        return self._wires[queue]
+
+    def open(self) -> None:
+        """Make the sockets; raises HostError when there are no fds left."""
+        if self._ends:
+            raise UsageError("this pair is open already; close it first")
+        with ExitStack() as undo:
+            pairs = [_make_pair(undo) for _ in range(self._queues)]
+            self._undo = undo.pop_all()
+        self._ends = tuple(near for near, _ in pairs)
+        self._wires = tuple(Wire(far) for _, far in pairs)
+
+    def close(self) -> None:
+        """Close both ends of every queue; harmless to repeat."""
+        self._ends = ()
+        self._wires = ()
+        self._undo.close()
+
+    def describe(self) -> dict[str, Any]:
+        """``kind``, ``queues``, and when open ``frame_max``: bytes of the largest frame."""
+        described: dict[str, Any] = {"kind": self.kind, "queues": self.queues}
+        if self._ends:
+            room = self._ends[0].getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            described["frame_max"] = min(room - _MESSAGE_OVERHEAD - HEADER_SIZE, FRAME_MAX)
+        return described
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _make_pair(undo: ExitStack) -> tuple[socket.socket, socket.socket]:
+    try:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise HostError("no socket pair", error.errno, "raise the limit of open files") from error
+    for end in (near, far):
+        undo.callback(end.close)
+        # Only the sender's buffer counts for AF_UNIX; SO_RCVBUF has no effect there.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+    return near, far
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, source: socket.socket) -> None:
+    ready = asyncio.Event()
+    fd = source.fileno()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
