@@ -19,11 +19,9 @@
 
 /* The extended types follow the plain ones in the same order. */
 #define REPORT_EX_DISTANCE (VIRTIO_NET_HASH_REPORT_IPv6_EX - VIRTIO_NET_HASH_REPORT_IPv6)
-static_assert(VIRTIO_NET_HASH_REPORT_TCPv6 + REPORT_EX_DISTANCE ==
-		      VIRTIO_NET_HASH_REPORT_TCPv6_EX,
+static_assert(VIRTIO_NET_HASH_REPORT_TCPv6 + REPORT_EX_DISTANCE == VIRTIO_NET_HASH_REPORT_TCPv6_EX,
 	      "TCP_EX");
-static_assert(VIRTIO_NET_HASH_REPORT_UDPv6 + REPORT_EX_DISTANCE ==
-		      VIRTIO_NET_HASH_REPORT_UDPv6_EX,
+static_assert(VIRTIO_NET_HASH_REPORT_UDPv6 + REPORT_EX_DISTANCE == VIRTIO_NET_HASH_REPORT_UDPv6_EX,
 	      "UDP_EX");
 /* The last input byte finds its whole window in the key. */
 static_assert(VNET_HASH_INPUT_MAX - 1 + 5 <= VNET_RSS_KEY_SIZE, "key size");
