@@ -163,6 +163,12 @@ static void handle(struct vnet_worker *w, const struct epoll_event *event)
 	}
 }
 
+/* Frames that no fd will announce: one held for buffers that came, or still to be made by the null port. */
+static bool has_frames(const struct vnet_pair *pair)
+{
+	return (pair->holds_frame || pair->port.credit) && !pair->rx_waits;
+}
+
 /* Work that no fd will announce. Return: is some left? */
 static bool run_pairs(struct vnet_worker *w)
 {
@@ -172,11 +178,11 @@ static bool run_pairs(struct vnet_worker *w)
 	for (uint32_t i = w->number; i < e->pair_count; i += e->worker_count) {
 		struct vnet_pair *pair = &e->pairs[i];
 
-		if (pair->holds_frame && !pair->rx_waits)
+		if (has_frames(pair))
 			vnet_rx_burst(w, pair, VNET_BURST);
 		if (pair->tx_ready)
 			vnet_tx_burst(w, pair, VNET_BURST);
-		more |= pair->tx_ready || (pair->holds_frame && !pair->rx_waits);
+		more |= pair->tx_ready || has_frames(pair);
 	}
 	return more;
 }

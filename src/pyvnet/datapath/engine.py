@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""The engine: workers, rings and host port queues of one device, driven by a handful of verbs."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Self
+
+from pyvnet.datapath.native import DEFAULT, Native, check
+from pyvnet.datapath.stats import PAIR_STATS_FIELDS, PairStats
+from pyvnet.errors import DriverError, HostError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyvnet.datapath.memory import GuestMemory
+    from pyvnet.datapath.policy import Policy
+    from pyvnet.spec.transport import QueueSetup
+
+
+class BreakReason(IntEnum):
+    """``enum vnet_break``: why a ring was stopped."""
+
+    NONE = 0
+    AVAIL_INDEX = 1
+    DESC_INDEX = 2
+    DESC_LOOP = 3
+    DESC_ADDRESS = 4
+    INDIRECT = 5
+    CHAIN_TOO_LONG = 6
+    HEAD_IN_USE = 7
+    RING_ADDRESS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """Where a ring stands: next avail entry to take, next used entry to write, why it stopped."""
+
+    avail_base: int
+    used_base: int
+    broken: BreakReason
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RingBroken:
+    """A ring was stopped; the others go on."""
+
+    index: int
+    reason: BreakReason
+
+
+@dataclass(frozen=True, slots=True)
+class PortGone:
+    """A host port queue ended: its tap was deleted or its peer closed."""
+
+    queue: int
+
+
+class MalformedCommandError(DriverError):
+    """A control chain was malformed and has been returned with length 0."""
+
+
+class Engine:
+    """Handle on a ``struct vnet_engine``.
+
+    ``pairs`` queue pairs, served by ``workers`` threads (default: one per
+    pair); ``port_fds`` are the nonblocking fds of the host port's queues, which
+    the engine duplicates.  Raises HostError when threads or fds cannot be had,
+    UsageError for a combination that makes no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        pairs: int,
+        port_type: str,
+        port_fds: Sequence[int],
+        workers: int | None = None,
+        handoff_slots: int = 0,
+        native: Native = DEFAULT,
+    ) -> None:
+        self._native = native
+        self._cdata: Any = None
+        self.pairs = pairs
+        self.workers = min(pairs, workers or pairs)
+        ffi, lib = native
+        config = ffi.new("struct vnet_engine_config *")
+        fds = ffi.new("int32_t[]", list(port_fds))
+        config.pairs, config.workers = pairs, self.workers
+        config.port_type = getattr(lib, f"VNET_PORT_{port_type.upper()}")
+        config.port_fds, config.port_count = fds, len(port_fds)
+        config.handoff_slots = handoff_slots
+        out = ffi.new("struct vnet_engine **")
+        result = lib.vnet_engine_create(config, out)
+        if result == -errno.EINVAL:
+            raise UsageError(
+                f"an engine of {pairs} queue pairs, {self.workers} workers and "
+                f"{len(port_fds)} host port queues cannot be made; "
+                f"pairs go from 1 to {lib.VNET_MAX_PAIRS}, the others from 1 to pairs"
+            )
+        check(result, "cannot start the engine")
+        self._cdata = out[0]
+        # Reused for every control command; allocated once.
+        self._ctrl_buffer = ffi.new("uint8_t[]", lib.VNET_CTRL_MAX)
+        self._ctrl_len = ffi.new("uint32_t *")
+        self._ctrl_writable = ffi.new("uint32_t *")
+
+    @property
+    def native(self) -> Native:
+        """The build of the extension this engine runs on."""
+        return self._native
+
+    def set_memory(self, memory: GuestMemory) -> None:
+        """Swap the memory table under running workers; a ring it does not cover breaks."""
+        self._native.lib.vnet_engine_set_memory(self._engine(), memory.cdata)
+
+    def set_policy(self, policy: Policy) -> None:
+        """Swap the policy; on return no frame is placed by the old one any more (U-41).
+
+        Raises HostError if a host port queue cannot be attached, UsageError if
+        the policy names more pairs than there are; the old policy stays then.
+        """
+        result = self._native.lib.vnet_engine_set_policy(self._engine(), policy.cdata)
+        if result == -errno.EINVAL:
+            raise UsageError(f"the policy names more than {self.pairs} queue pairs")
+        check(result, "cannot attach a host port queue")
+
+    def start_queue(self, setup: QueueSetup, *, event_idx: bool, indirect: bool) -> None:
+        """Let a ring's owner run it.
+
+        Raises DriverError if size, alignment or addresses do not fit the
+        memory table, UsageError if the ring runs already, HostError otherwise.
+        """
+        config = self._native.ffi.new("struct vnet_queue_config *")
+        config.index, config.size = setup.index, setup.size
+        config.desc_table, config.avail_ring = setup.desc_table, setup.avail_ring
+        config.used_ring = setup.used_ring
+        config.event_idx, config.indirect = event_idx, indirect
+        config.avail_base, config.used_base = setup.avail_base, setup.used_base
+        config.kick_fd, config.call_fd = setup.kick_fd, setup.call_fd
+        config.err_fd = setup.err_fd
+        result = self._native.lib.vnet_engine_start_queue(self._engine(), config)
+        if result == -errno.EINVAL:
+            raise DriverError(f"virtqueue {setup.index} refused: {setup}")
+        if result == -errno.EBUSY:
+            raise UsageError(f"virtqueue {setup.index} is running")
+        check(result, f"cannot start virtqueue {setup.index}")
+
+    def stop_queue(self, index: int) -> QueueState:
+        """Stop a ring; on return its memory and fds are not touched any more.  Harmless twice."""
+        return self._state(self._native.lib.vnet_engine_stop_queue, index)
+
+    def queue_state(self, index: int) -> QueueState:
+        """Where a ring stands, taken between two batches of its owner."""
+        return self._state(self._native.lib.vnet_engine_queue_state, index)
+
+    def _state(self, verb: Any, index: int) -> QueueState:
+        state = self._native.ffi.new("struct vnet_queue_state *")
+        if verb(self._engine(), index, state) < 0:
+            raise UsageError(f"there is no virtqueue {index}")
+        return QueueState(
+            state.avail_base, state.used_base, BreakReason(state.broken), bool(state.running)
+        )
+
+    def statistics(self, pair: int) -> PairStats:
+        """A snapshot of one pair's counters."""
+        stats = self._native.ffi.new("struct vnet_pair_stats *")
+        if self._native.lib.vnet_engine_stats(self._engine(), pair, stats) < 0:
+            raise UsageError(f"there is no queue pair {pair}")
+        return PairStats(*(getattr(stats, name) for name in PAIR_STATS_FIELDS))
+
+    @property
+    def event_fd(self) -> int:
+        """Readable when ``next_event`` has something."""
+        return int(self._native.lib.vnet_engine_event_fd(self._engine()))
+
+    def next_event(self) -> RingBroken | PortGone | None:
+        """Take the next event, None when there is none."""
+        event = self._native.ffi.new("struct vnet_event *")
+        if not self._native.lib.vnet_engine_next_event(self._engine(), event):
+            return None
+        if event.kind == self._native.lib.VNET_EVENT_RING_BROKEN:
+            return RingBroken(event.index, BreakReason(event.reason))
+        return PortGone(event.index)
+
+    def ctrl_pop(self) -> tuple[bytes, int] | None:
+        """Take the next control command: readable bytes, number of writable bytes; None if none.
+
+        Raises MalformedCommandError for a chain that was returned unread,
+        DriverError if the control ring is broken, UsageError if it does not run
+        or the last command is not completed yet.
+        """
+        result = self._native.lib.vnet_ctrl_pop(
+            self._engine(),
+            self._ctrl_buffer,
+            len(self._ctrl_buffer),
+            self._ctrl_len,
+            self._ctrl_writable,
+        )
+        if result == 1:
+            request = self._native.ffi.unpack(
+                self._native.ffi.cast("char *", self._ctrl_buffer), self._ctrl_len[0]
+            )
+            return request, self._ctrl_writable[0]
+        if result == -errno.EBADMSG:
+            raise MalformedCommandError("a malformed control chain was returned")
+        if result == -errno.EPIPE:
+            raise DriverError("the control virtqueue is broken")
+        if result < 0:
+            reason = "waits for an answer" if result == -errno.EBUSY else "does not run"
+            raise UsageError(f"the control virtqueue {reason}")
+        return None
+
+    def ctrl_complete(self, answer: bytes) -> None:
+        """Write the answer of the command taken last and mark its chain used."""
+        result = self._native.lib.vnet_ctrl_complete(self._engine(), answer, len(answer))
+        if result < 0:
+            raise UsageError("no control command waits for an answer")
+
+    def _engine(self) -> Any:
+        if self._cdata is None:
+            raise HostError("the engine is closed", errno.ESHUTDOWN)
+        return self._cdata
+
+    def close(self) -> None:
+        """Join the workers and release everything; harmless twice."""
+        if self._cdata is not None:
+            self._native.lib.vnet_engine_destroy(self._cdata)
+            self._cdata = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
