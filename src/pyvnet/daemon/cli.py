@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Arguments of ``pyvnet``, and the one place where errors become exit statuses.
+
+Exit status: 0 done; 1 the thing failed; 2 wrong usage; 130 interrupted; 141 the
+reader of our output went away (as of a program killed by SIGPIPE).  A failure
+says what went wrong and what to do on stderr; with ``--debug`` or PYVNET_DEBUG
+the traceback follows.
+
+Only the module of the command asked for is imported: some load the C engine,
+and ``pyvnet --help`` should not wait for it.  That is why the one-line
+summaries stand here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from pyvnet.errors import PyvnetError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS: Final = {
+    "demo": "prove queue and hash of every frame, on real traffic and without a guest",
+    "hash": "which queue frames land on, and why",
+    "caps": "what this host can do and what the device offers",
+}
+
+_FAILED: Final = 1
+_WRONG_USAGE: Final = 2
+_INTERRUPTED: Final = 130
+_BROKEN_PIPE: Final = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status and lets no exception out."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    debug = os.environ.get("PYVNET_DEBUG", "") not in {"", "0"}
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        debug |= args.debug
+        status = int(import_module(_module(args.command)).run(args))
+        sys.stdout.flush()
+    except SystemExit as stop:  # argparse: --help, --version, wrong usage
+        return stop.code if isinstance(stop.code, int) else _FAILED
+    except BrokenPipeError:
+        _silence_stdout()
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except UsageError as error:
+        return _fail(error, _WRONG_USAGE, debug=debug)
+    except PyvnetError as error:
+        return _fail(error, _FAILED, debug=debug)
+    return status
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pyvnet",
+        description="A userspace, tap-backed virtio-net device with RSS and hash reporting.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, help="show the version and exit")
+    _add_debug(parser, default=False)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked_for = next((word for word in arguments if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name == asked_for:
+            import_module(_module(name)).add_parser(subparsers)
+            # Suppressed, or it would overwrite what stood before the command.
+            _add_debug(subparsers.choices[name], default=argparse.SUPPRESS)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser
+
+
+def _add_debug(parser: argparse.ArgumentParser, *, default: Any) -> None:
+    parser.add_argument(
+        "--debug", action="store_true", default=default, help="show tracebacks (PYVNET_DEBUG=1)"
+    )
+
+
+def _module(command: str) -> str:
+    return f"pyvnet.daemon.commands.{command}"
+
+
+def _fail(error: PyvnetError, status: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"pyvnet: {error}", file=sys.stderr)
+    return status
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter from complaining when it flushes stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"pyvnet {version('pyvnet')}")
+        parser.exit()
