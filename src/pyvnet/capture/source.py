@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from pyvnet.errors import UsageError
+from pyvnet.errors import PyvnetError
 
 LINKTYPE_ETHERNET: Final = 1
 MAX_CAPTURED_LENGTH: Final = 262144
@@ -24,7 +24,7 @@ _LINKTYPE_NAMES: Final = {
 }
 
 
-class CaptureError(UsageError):
+class CaptureError(PyvnetError):
     """A capture cannot be read, or not further: what is wrong, at which byte, and the cure."""
 
 
