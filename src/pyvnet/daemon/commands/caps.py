@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""``pyvnet caps``: what this host, this process and this device can do.
+
+Each "no" says why and what would help.  The host is asked by trying (see
+``netdev.probe`` and ``netdev.host``); the device's offer is read from where
+the device itself takes it.  Exit status 0 however many noes there are: a
+report is no failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+from pyvnet.device.device import DEFAULT_OFFER
+from pyvnet.netdev import host, probe
+from pyvnet.netdev.finding import YES, Finding, no
+from pyvnet.netdev.tun_uapi import MAX_QUEUES
+from pyvnet.spec.features import Feature
+from pyvnet.spec.net_hdr import HDR_HASH_SIZE, HDR_V1_SIZE
+from pyvnet.spec.ring import MAX_QUEUE_SIZE
+from pyvnet.spec.rss import ALL_HASH_TYPES, MAX_KEY_SIZE, MAX_TABLE_LENGTH, HashType
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+SCHEMA: Final = "pyvnet/1"
+
+_LATER: Final = no("not in this version", "use software steering, which gives the same answers")
+_NO_CREATE: Final = no(
+    "CAP_NET_ADMIN is missing",
+    "run as root, or let root make it: `ip tuntap add NAME mode tap multi_queue user USER`",
+)
+_STEERING: Final = {
+    "kernel-auto": YES,
+    "software": YES,
+    "ebpf": _LATER,
+    "kernel-hash": _LATER,
+    "user-program": no("not in this version", "let the driver configure RSS"),
+}
+_HASH_KERNELS: Final = {
+    "portable": YES,
+    "gfni": no("not in this version", "the portable table is used"),
+    "avx512": no("not in this version", "the portable table is used"),
+}
+_NOT_OFFERED: Final = no("not in this version", "drivers do without it")
+
+# A report is a tree: groups of values, of findings (``available``) and of groups.
+_Tree = dict[str, Any]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command and its options."""
+    parser = subparsers.add_parser(
+        "caps",
+        help="what this host can do and what the device offers",
+        description="Report what this host can do and what the device offers. Taps are tried"
+        " in a network namespace that ends with the command.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; returns the exit status."""
+    report = make_report()
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print("\n".join(_lines(report)))
+    return 0
+
+
+def make_report() -> _Tree:
+    """The whole report, ready for JSON."""
+    return {
+        "schema": SCHEMA,
+        "version": version("pyvnet"),
+        "host": _host(),
+        "device": _device(),
+    }
+
+
+def _host() -> _Tree:
+    system = os.uname()
+    capabilities = host.capabilities()
+    create = YES if capabilities["cap_net_admin"].available else _NO_CREATE
+    return {
+        "kernel": {"system": system.sysname, "release": system.release, "machine": system.machine},
+        "tap": {"create": create.as_json(), **probe.probe_tap()},
+        "cpu": {"flags": host.cpu_flags(), "hash_kernels": _findings(_HASH_KERNELS)},
+        "io_uring": host.io_uring().as_json(),
+        "bpf": {"load_steering_program": host.bpf().as_json()},
+        "capabilities": _findings(capabilities),
+        "limits": host.limits(),
+    }
+
+
+def _device() -> _Tree:
+    offered = [feature for feature in Feature if feature & DEFAULT_OFFER]
+    others = [feature for feature in Feature if not feature & DEFAULT_OFFER]
+    return {
+        "features": [_feature(feature) for feature in offered],
+        "not_offered": [_feature(feature) | _NOT_OFFERED.as_json() for feature in others],
+        "hash_types": [
+            {"name": str(hash_type.name).lower(), "bit": hash_type.bit_length() - 1}
+            for hash_type in HashType
+            if hash_type & ALL_HASH_TYPES
+        ],
+        "max_key_size": MAX_KEY_SIZE,
+        "max_table_length": MAX_TABLE_LENGTH,
+        # The engine's VNET_MAX_PAIRS is the tun driver's limit, on purpose.
+        "max_queue_pairs": MAX_QUEUES,
+        "max_queue_size": MAX_QUEUE_SIZE,
+        "header_sizes": [HDR_V1_SIZE, HDR_HASH_SIZE],
+        "steering": _findings(_STEERING),
+    }
+
+
+def _feature(feature: Feature) -> _Tree:
+    return {"name": str(feature.name).lower(), "bit": feature.bit_length() - 1}
+
+
+def _findings(findings: dict[str, Finding]) -> _Tree:
+    return {name: finding.as_json() for name, finding in findings.items()}
+
+
+# Text.
+
+
+def _lines(report: _Tree) -> Iterator[str]:
+    yield f"pyvnet {report['version']}"
+    for title, group in _groups(report):
+        rows = list(_rows(group))
+        width = max((len(label) for label, _, _ in rows), default=0)
+        yield f"\n{title}"
+        for label, value, cure in rows:
+            yield f"  {label:<{width}}  {value}"
+            if cure:
+                yield f"  {'':<{width}}  → {cure}"
+
+
+def _groups(report: _Tree) -> Iterator[tuple[str, _Tree]]:
+    for name, group in report["host"].items():
+        yield f"host: {name}", group
+    device = dict(report["device"])
+    steering = device.pop("steering")
+    device["not_offered"] = [entry["name"] for entry in device["not_offered"]]
+    for key in ("features", "hash_types"):
+        device[key] = [f"{entry['name']}({entry['bit']})" for entry in device[key]]
+    yield "device", device
+    yield "device: steering owners", steering
+
+
+def _rows(group: _Tree, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Label, value and cure of every leaf."""
+    if "available" in group:
+        yes = group["available"]
+        value = "yes" if yes else f"no: {group['reason']}"
+        yield prefix.strip() or "available", value, "" if yes else group["cure"]
+        return
+    for name, value in group.items():
+        label = f"{prefix}{name} "
+        if isinstance(value, dict):
+            yield from _rows(value, label)
+        elif isinstance(value, list):
+            yield from _wrapped(label.strip(), value)
+        else:
+            yield label.strip(), "unlimited" if value is None else str(value), ""
+
+
+def _wrapped(label: str, words: list[Any], width: int = 72) -> Iterator[tuple[str, str, str]]:
+    text = " ".join(str(word) for word in words) or "none"
+    for line in textwrap.wrap(text, width, break_on_hyphens=False):
+        yield label, line, ""
+        label = ""
