@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pyvnet.errors import UsageError
+from pyvnet.spec.status import DeviceStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,7 @@ class InProcessTransport:
     async def set_queue(self, setup: QueueSetup) -> None:
         """Hand over one virtqueue, or start again one that was stopped."""
         host = self._open()
-        if host.device.is_running:
+        if host.device.status & DeviceStatus.DRIVER_OK:
             host.start_queue(setup)
         else:
             host.perform(host.device.configure_queue(setup))

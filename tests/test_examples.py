@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""The examples run as a reader would run them, and say what they promise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.utils import wrpcap
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout
+
+
+def test_steer_without_a_guest() -> None:
+    lines = run("steer_without_a_guest.py").splitlines()
+
+    assert [line.split(":")[0] for line in lines] == [
+        "TCP over IPv4",
+        "UDP over IPv4",
+        "TCP over IPv6",
+    ]
+    for line in lines:
+        hash_value = int(line.rsplit("0x", 1)[1], 16)
+        assert f"receiveq {hash_value % 4}," in line
+
+
+def test_which_queue(tmp_path: Path) -> None:
+    capture = tmp_path / "traffic.pcap"
+    ip = Ether() / IP(src="198.18.0.1", dst="198.18.0.2")
+    wrpcap(str(capture), [ip / TCP(sport=1), ip / UDP(sport=2), ip / UDP(sport=3), Ether() / ARP()])
+
+    lines = run("which_queue.py", str(capture)).splitlines()
+
+    assert sum(int(line.split()[2]) for line in lines[:4]) == 4
+    assert lines[4] == "UDPv4 2, TCPv4 1, no hash 1"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_is_under_60_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 60
