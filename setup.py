@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: MIT
 """The one C extension: cffi's generated module and every file of the data plane."""
 
-from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
 
 GENERATED = "src/pyvnet/_native/_ffi.c"
 
+
+def files(pattern: str) -> list[str]:
+    """Return the files of native/ that match, in a stable order."""
+    return sorted(map(str, Path("native").glob(pattern)))
+
+
 setup(
     ext_modules=[
         Extension(
             "pyvnet._native._ffi",
-            sources=[GENERATED, *sorted(glob("native/src/*.c"))],
-            depends=sorted(glob("native/**/*.h", recursive=True)),
+            sources=[GENERATED, *files("src/*.c")],
+            depends=files("**/*.h"),
             include_dirs=["native/include", "native/src"],
             extra_compile_args=["-std=gnu11", "-O2", "-g", "-pthread", "-fvisibility=hidden"],
             extra_link_args=["-pthread"],
