@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Which sets FEATURES_OK is granted for, and what queue layout follows."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from pyvnet.device import negotiation
+from pyvnet.device.settings import DEFAULT_OFFER
+from pyvnet.spec.features import NO_FEATURES, Feature
+from tests.device.support import PAIRS, commit, device, negotiate, running, without
+
+NEED_CTRL_VQ = Feature.MQ | Feature.RSS | Feature.HASH_REPORT
+BITS = [bit for bit in Feature if bit & DEFAULT_OFFER]
+
+
+@pytest.mark.requirement("VIO-FEAT-02", "VIO-FEAT-04", "VIO-FEAT-06")
+def test_every_subset_of_the_offer() -> None:
+    """Each consistent subset is accepted, each other one leaves FEATURES_OK off; twice alike."""
+    target = device()
+    for size in range(len(BITS) + 1):
+        for chosen in itertools.combinations(BITS, size):
+            features = sum(int(bit) for bit in chosen)
+            wants = Feature.VERSION_1 in chosen
+            wants &= Feature.CTRL_VQ in chosen or not any(bit & NEED_CTRL_VQ for bit in chosen)
+            for _ in range(2):
+                negotiate(target, features)
+                assert bool(target.status & 8) == wants, chosen
+                assert target.features == (features if wants else 0)
+                commit(target, target.write_status(0))
+
+
+@pytest.mark.requirement("VIO-FEAT-02", "VIO-FEAT-10")
+@pytest.mark.parametrize("position", [0, 2, 7, 16, 26, 30, 34, 43, 58, 63, 64, 71, 100, 127])
+def test_bit_that_was_not_offered_is_refused(position: int) -> None:
+    target = device()
+    negotiate(target, int(target.offered) | 1 << position)
+    assert target.status == 3
+    assert target.features == NO_FEATURES
+
+
+@pytest.mark.parametrize("bits", [-1, 1 << 128])
+def test_write_wider_than_any_feature_field_is_ignored(bits: int) -> None:
+    target = device()
+    commit(target, target.write_driver_features(bits))
+    assert target.state.driver_features == 0
+    assert target.state.counters.feature_writes_ignored == 1
+
+
+@pytest.mark.requirement("U-60")
+def test_relaxed_dependencies_let_mq_come_alone_and_nothing_else() -> None:
+    """A front-end that keeps the control queue acks MQ without CTRL_VQ."""
+    alone = int(Feature.VERSION_1 | Feature.MQ)
+    for relaxed in (False, True):
+        target = device(relaxed=relaxed)
+        negotiate(target, alone)
+        assert bool(target.status & 8) == relaxed
+        for bit in (Feature.RSS, Feature.HASH_REPORT):
+            other = device(relaxed=relaxed)
+            negotiate(other, int(Feature.VERSION_1 | bit))
+            assert other.status == 3
+
+
+@pytest.mark.parametrize(
+    ("features", "count", "controlq"),
+    [
+        (without(), 2 * PAIRS + 1, 2 * PAIRS),
+        (without(Feature.MQ), 2 * PAIRS + 1, 2 * PAIRS),
+        (without(Feature.RSS), 2 * PAIRS + 1, 2 * PAIRS),
+        (without(Feature.MQ, Feature.RSS), 3, 2),
+        (without(Feature.MQ, Feature.RSS, Feature.HASH_REPORT, Feature.CTRL_VQ), 2, None),
+    ],
+)
+def test_queue_layout_follows_what_was_negotiated(
+    features: int, count: int, controlq: int | None
+) -> None:
+    """N counts when MQ *or* RSS was negotiated, else 1; the controlq is queue 2N."""
+    target = device()
+    assert (target.queue_count, target.controlq_index) == (2 * PAIRS + 1, 2 * PAIRS)
+    negotiate(target, features)
+    assert (target.queue_count, target.controlq_index) == (count, controlq)
+
+
+def test_layout_without_control_queue() -> None:
+    assert negotiation.queue_count(4, Feature.MQ) == 8
+    assert negotiation.controlq_index(4, Feature.MQ) is None
+
+
+def test_refusal_says_why() -> None:
+    settings = device().settings
+    assert negotiation.refusal(settings, 1 << 58 | 1 << 34) == "not offered: ring_packed, bit58"
+    assert negotiation.refusal(settings, 0) == "version_1 not accepted"
+    written = without(Feature.CTRL_VQ, Feature.MQ, Feature.RSS)
+    assert negotiation.refusal(settings, written) == "hash_report without ctrl_vq"
+
+
+def test_negotiated_features_are_gone_after_reset() -> None:
+    target = running()
+    commit(target, target.reset())
+    assert target.features == NO_FEATURES

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: MIT
+"""Taking a state and putting it back; what comes back is untrusted."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyvnet.device._checks import StateError
+from pyvnet.device.effects import Activate, Deactivate, SetPolicy
+from pyvnet.device.queue import QueueFds
+from pyvnet.device.state import STATE_VERSION, Counters, DeviceState
+from pyvnet.errors import UsageError
+from pyvnet.spec.features import Feature
+from tests.device.support import (
+    OK,
+    commit,
+    device,
+    hash_config,
+    negotiate,
+    ring,
+    rss,
+    running,
+    send,
+    vq_pairs,
+    without,
+)
+
+if TYPE_CHECKING:
+    from pyvnet.device.device import VirtioNetDevice
+
+
+def busy() -> VirtioNetDevice:
+    """A device with something in every part of its state."""
+    target = device()
+    negotiate(target, without())
+    for index in range(target.queue_count):
+        setup = ring(index, avail_base=index, used_base=2 * index, kick_fd=100 + index)
+        commit(target, target.configure_queue(setup))
+    commit(target, target.write_status(15))
+    send(target, rss((3, 1), unclassified=2, max_tx_vq=3))
+    send(target, b"\4\1")
+    return target
+
+
+def wire(state: DeviceState) -> dict[str, Any]:
+    """As it would arrive: through JSON, by value."""
+    value: dict[str, Any] = json.loads(json.dumps(state.to_dict()))
+    return value
+
+
+def test_round_trip() -> None:
+    for target in (device(), running(), busy()):
+        assert DeviceState.from_dict(wire(target.state)) == target.state
+
+
+def test_put_back_state_gives_an_equal_device_that_answers_alike() -> None:
+    source, target = busy(), device()
+    commit(target, target.restore(DeviceState.from_dict(wire(source.state))))
+    assert target.state == source.state
+    assert target.policy == source.policy
+    for request in (b"", b"\4", rss((9,)), hash_config(), vq_pairs(3), hash_config(1), rss()):
+        ours, theirs = send(target, request), send(source, request)
+        assert (ours.answer, ours.effects, ours.note) == (
+            theirs.answer,
+            theirs.effects,
+            theirs.note,
+        )
+        assert target.state == source.state
+
+
+def test_effects_of_putting_a_running_state_back() -> None:
+    """What runs is stopped first, then the restored policy, then the restored rings."""
+    source, target = busy(), running()
+    state = DeviceState.from_dict(wire(source.state))
+    fds = {0: QueueFds(7, 8, 9)}
+    stop, policy, activate = commit(target, target.restore(state, fds)).effects
+    assert stop == Deactivate()
+    assert policy == SetPolicy(source.policy)
+    assert isinstance(activate, Activate)
+    assert [(queue.kick_fd, queue.call_fd) for queue in activate.queues[:2]] == [(7, 8), (-1, -1)]
+    assert [queue.used_base for queue in activate.queues] == [0, 2, 4, 6, 8, 10, 12, 14, 16]
+
+
+def test_state_of_this_process_keeps_its_eventfds() -> None:
+    target = busy()
+    taken = target.state
+    commit(target, target.reset())
+    *_, activate = commit(target, target.restore(taken)).effects
+    assert isinstance(activate, Activate)
+    assert [queue.kick_fd for queue in activate.queues] == list(range(100, 109))
+
+
+def test_device_that_needs_a_reset_is_not_started_again() -> None:
+    source = busy()
+    commit(source, source.ring_broken(0))
+    target = device()
+    effects = commit(target, target.restore(source.state)).effects
+    assert effects == (Deactivate(), SetPolicy(source.policy))
+    assert target.status == 15 | 64
+
+
+def set_at(value: dict[str, Any], path: str, new: object) -> dict[str, Any]:
+    value = copy.deepcopy(value)
+    place: Any = value
+    *way, last = path.split(".")
+    for step in way:
+        place = place[int(step) if step.isdecimal() else step]
+    place[int(last) if last.isdecimal() else last] = new
+    return value
+
+
+def numbers(value: object, path: str = "") -> list[str]:
+    """The paths of all integers."""
+    if isinstance(value, dict):
+        return [one for name, part in value.items() for one in numbers(part, f"{path}.{name}")]
+    if isinstance(value, list):
+        return [one for i, part in enumerate(value) for one in numbers(part, f"{path}.{i}")]
+    return [path[1:]] if isinstance(value, int) else []
+
+
+TAKEN = wire(busy().state)
+# Hostile numbers a field may legally hold all the same.
+HARMLESS = {"driver_features", "desc_table", "avail_ring", "used_ring", "hash_types"}
+
+
+def refused(value: object) -> bool:
+    """Whether the door is closed, without a trace on the device."""
+    target = running()
+    before = target.state
+    try:
+        target.restore(DeviceState.from_dict(value))
+    except StateError:
+        assert target.state is before
+        return True
+    return False
+
+
+def test_taken_state_is_accepted() -> None:
+    assert not refused(TAKEN)
+
+
+@pytest.mark.parametrize("path", numbers(TAKEN))
+def test_every_number_out_of_range(path: str) -> None:
+    """Peers took counts and indices of a saved state as they came (CVE-2013-4148 and sisters)."""
+    anything: tuple[object, ...] = (-1, 2**64, 2**128, 1.5, None, "1", True, [], {})
+    for hostile in anything:
+        assert refused(set_at(TAKEN, path, hostile)), hostile
+    if path.startswith("counters"):
+        return
+    for large in (2**31, 2**32 - 1, 2**63):
+        if path.rsplit(".", maxsplit=1)[-1] not in HARMLESS:
+            assert refused(set_at(TAKEN, path, large)), large
+
+
+@pytest.mark.parametrize("path", ["", "steering", "counters", "queues.0"])
+def test_missing_and_unknown_keys(path: str) -> None:
+    place: Any = TAKEN
+    for step in filter(None, path.split(".")):
+        place = place[int(step) if step.isdecimal() else step]
+    prefix = f"{path}." if path else ""
+    assert refused(set_at(TAKEN, f"{prefix}surprise", 0))
+    for name in place:
+        value = copy.deepcopy(TAKEN)
+        inner: Any = value
+        for step in filter(None, path.split(".")):
+            inner = inner[int(step) if step.isdecimal() else step]
+        del inner[name]
+        assert refused(value), name
+
+
+@pytest.mark.parametrize("version", [version for version in range(256) if version != 1])
+def test_other_versions(version: int) -> None:
+    assert STATE_VERSION == 1
+    assert refused(set_at(TAKEN, "version", version))
+    with pytest.raises(StateError, match="version"):
+        DeviceState.from_dict({"version": version, "what a later one may hold": 1})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("max_virtqueue_pairs", 3),
+        ("max_virtqueue_pairs", 8),
+        ("mac", "525400c0ffef"),
+        ("mac", "525400c0ff"),
+        ("mac", "525400c0ffeg"),
+        ("mac", "52 5400c0ffee"),
+        ("mac", 5),
+        ("status", 7),
+        ("status", 16),
+        ("status", 64),
+        ("status", 3),
+        ("driver_features", 0),
+        ("driver_features", without(Feature.CTRL_VQ)),
+        ("driver_features", without(Feature.RSS)),
+        ("driver_features", without(Feature.MQ, Feature.RSS, Feature.HASH_REPORT)),
+        ("driver_features", without() | 1 << 34),
+        ("driver_features", without() | 1 << 100),
+        ("queues", {}),
+        ("queues", [0]),
+        ("queues.0.index", 1),
+        ("queues.0.index", 2),
+        ("queues.8.index", 9),
+        ("queues.0.size", 3),
+        ("queues.0.desc_table", 8),
+        ("queues.0.used_ring", 2**64 - 4),
+        ("steering", []),
+        ("steering.mode", "automatic"),
+        ("steering.mode", "kernel"),
+        ("steering.mode", 1),
+        ("steering.hash_types", 0x200),
+        ("steering.key", "00" * 39),
+        ("steering.key", "00" * 41),
+        ("steering.key", "AA" * 40),
+        ("steering.indirection_table", []),
+        ("steering.indirection_table", [0, 0, 0]),
+        ("steering.indirection_table", [0] * 256),
+        ("steering.indirection_table", [0, 4]),
+        ("steering.indirection_table", 0),
+        ("steering.unclassified_queue", 4),
+        ("steering.max_tx_vq", 0),
+        ("steering.max_tx_vq", 5),
+        ("steering.pairs", 0),
+        ("steering.pairs", 5),
+        ("counters", 0),
+    ],
+)
+def test_inconsistent_states(path: str, value: object) -> None:
+    assert refused(set_at(TAKEN, path, value))
+
+
+@pytest.mark.parametrize("value", [None, 0, "", b"", [], {}, {"version": 1}, [TAKEN]])
+def test_not_a_state_at_all(value: object) -> None:
+    assert refused(value)
+
+
+@pytest.mark.parametrize(
+    ("features", "change"),
+    [
+        (without(Feature.MQ), {"pairs": 2}),
+        (without(Feature.RSS, Feature.HASH_REPORT), {"hash_types": 1}),
+        (without(Feature.RSS, Feature.HASH_REPORT), {"key": "01" * 40}),
+    ],
+)
+def test_steering_that_no_negotiated_command_sets(features: int, change: dict[str, Any]) -> None:
+    value = wire(running(features).state)
+    assert not refused(value)
+    value["steering"].update(change)
+    assert refused(value)
+
+
+def test_device_without_an_offered_feature_refuses_a_state_that_has_it() -> None:
+    source = running()
+    smaller = device(offered=Feature(without(Feature.RSS)))
+    with pytest.raises(StateError, match="not offered: rss"):
+        smaller.restore(source.state)
+
+
+@pytest.mark.requirement("U-49")
+def test_counters_survive_reset_and_travel() -> None:
+    target = busy()
+    before = target.state.counters
+    commit(target, target.reset())
+    assert target.state.counters == before.add(resets=1)
+    other = device()
+    commit(other, other.restore(DeviceState.from_dict(wire(target.state))))
+    assert other.state.counters == target.state.counters
+
+
+def test_counters_wrap_at_64_bits() -> None:
+    assert Counters(resets=2**64 - 1).add(resets=2).resets == 1
+    assert len(fields(Counters)) == len(TAKEN["counters"])
+
+
+def test_stale_transition_is_refused() -> None:
+    target = running()
+    first, second = target.control(vq_pairs(2), 1), target.control(vq_pairs(3), 1)
+    target.commit(first)
+    with pytest.raises(UsageError, match="stale"):
+        target.commit(second)
+    with pytest.raises(UsageError, match="stale"):
+        target.commit(first)
+    with pytest.raises(UsageError, match="stale"):
+        target.refuse(second)
+    assert target.state.steering.pairs == 2
+
+
+def test_nothing_changes_before_commit() -> None:
+    target = busy()
+    before = target.state
+    target.control(vq_pairs(2), 1)
+    target.write_status(0)
+    target.ring_broken(0)
+    target.record_queue_positions({0: (1, 1)})
+    target.restore(device().state)
+    assert target.state is before
+
+
+def test_restored_device_goes_on_where_it_was() -> None:
+    source = device()
+    negotiate(source, without())
+    target = device()
+    commit(target, target.restore(DeviceState.from_dict(wire(source.state))))
+    for index in range(target.queue_count):
+        commit(target, target.configure_queue(ring(index)))
+    commit(target, target.write_status(15))
+    assert send(target, rss()).answer == OK
