@@ -12,7 +12,6 @@ socket-pair port instead: the same path from the host port on.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -218,6 +217,13 @@ def _words(verdict: tuple[int, int, int]) -> str:
     return f"queue {queue} hash 0x{value:08x} {HashReport(report).name}"
 
 
+def broken_key() -> bytes:
+    """The key with one bit flipped: bit 40 weighs on input bits 9 … 40, which every address has."""
+    key = bytearray(VERIFICATION_KEY)
+    key[5] ^= 0x80
+    return bytes(key)
+
+
 def open_port(queues: int) -> tuple[Tap | Pair, str | None]:
     """A tap in a network namespace of our own, or a socket pair and the reason why."""
     reason = enter_private_netns()
@@ -240,7 +246,6 @@ async def run(queues: int, flows: int, *, break_key: bool = False) -> Result:
     process (or thread) made for it.
     """
     netdev, reason = open_port(queues)
-    key = bytes([VERIFICATION_KEY[0] ^ 0x80, *VERIFICATION_KEY[1:]])
     async with Device(netdev=netdev) as device, device.driver() as driver:
         await driver.negotiate(_FEATURES)
         config = RssConfig(
@@ -251,7 +256,7 @@ async def run(queues: int, flows: int, *, break_key: bool = False) -> Result:
         )
         await driver.ctrl.rss_config(config)
         result = Result(netdev.kind, device.steering_owner, reason, flows, queues=[0] * queues)
-        judge = Judge(config, key if break_key else VERIFICATION_KEY, result)
+        judge = Judge(config, broken_key() if break_key else VERIFICATION_KEY, result)
         source: Source = (
             KernelSource(netdev, flows, device.device.settings.mac)
             if isinstance(netdev, Tap)
@@ -286,6 +291,6 @@ async def _receive_until(driver: Driver, judge: Judge, result: Result, frames: i
         if frame is None:
             try:
                 frame = await driver.receive(timeout=_ARRIVAL)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 return
         judge.take(frame)
