@@ -4,11 +4,11 @@
 ::
 
     PyvnetError
-    ├── DeviceViolation        the device broke a rule of the standard
-    ├── DeviceNeedsResetError  the device says it cannot go on
-    ├── CommandError           the device answered a control command with ERR
-    ├── NegotiationError       device and driver do not come together
-    └── UsageError             you (pyvnet.errors)
+    ├── DeviceViolation   the device broke a rule of the standard
+    ├── CommandError      the device answered a control command with ERR
+    ├── NegotiationError  device and driver do not come together
+    └── UsageError        you (pyvnet.errors)
+        └── RingFullError no descriptors or buffers free just now
 
 `pyvnet.errors.DriverError` is the same street seen from the other end: there
 a device blames its driver.
@@ -16,16 +16,12 @@ a device blames its driver.
 
 from __future__ import annotations
 
-from pyvnet.errors import PyvnetError
+from pyvnet.errors import PyvnetError, UsageError
 from pyvnet.spec.ctrl import Ack, command_name
 
 
 class DeviceViolation(PyvnetError):  # noqa: N818 (a verdict on the peer, not an error of ours)
     """The device did what the standard forbids; the message says what was seen."""
-
-
-class DeviceNeedsResetError(PyvnetError):
-    """DEVICE_NEEDS_RESET is set in the device status: nothing more will come before a reset."""
 
 
 class NegotiationError(PyvnetError):
@@ -50,3 +46,7 @@ class CommandError(PyvnetError):
     def __str__(self) -> str:
         name = command_name(self.ctrl_class, self.command)
         return f"the device answered {self.ack.name} to {name}"
+
+
+class RingFullError(UsageError):
+    """No free descriptors or buffers; wait for the device to give some back."""

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pyvnet.driver.errors import DeviceViolation
+from pyvnet.driver.errors import DeviceViolation, RingFullError
 from pyvnet.errors import UsageError
 from pyvnet.spec import ring as abi
 from pyvnet.spec.ring import DescFlag
@@ -107,6 +107,22 @@ def check_chain(buffers: Sequence[Buffer]) -> int:
     if not 0 < readable + writable <= _MAX_CHAIN_BYTES:
         raise UsageError(f"a chain of {readable + writable} bytes")
     return writable
+
+
+def cut_buffer(gpa: int, length: int, cuts: Sequence[int], *, writable: bool) -> list[Buffer]:
+    """Lay contiguous bytes out as a chain: pieces of ``cuts`` bytes each, then the rest.
+
+    The standard lets a device assume nothing about where a buffer is cut
+    ("Message Framing"); cuts beyond the length are left out.
+    """
+    pieces = []
+    for cut in cuts:
+        if 0 < cut < length:
+            pieces.append(Buffer(gpa, cut, writable))
+            gpa += cut
+            length -= cut
+    pieces.append(Buffer(gpa, length, writable))
+    return pieces
 
 
 class SplitRing:
@@ -266,6 +282,11 @@ class SplitRing:
 
     # --- from the device ------------------------------------------------------------
 
+    @property
+    def visible(self) -> int:
+        """Used elements known without another look at used.idx."""
+        return (self._used_idx - self._next_used) & 0xFFFF
+
     def ready(self) -> int:
         """Look at used.idx; returns how many elements `poll` will give.
 
@@ -352,7 +373,3 @@ class SplitRing:
             avail_base=self._next_used,
             used_base=self._next_used,
         )
-
-
-class RingFullError(UsageError):
-    """Not enough free descriptors; wait for the device to give some back."""

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: MIT
+"""The receiveqs: buffers out, frames in.
+
+"Setting Up Receive Buffers" and "Processing of Incoming Packets".
+
+A receive buffer goes through one circle: filled into the ring, used by the
+device, copied out, filled in again at once.  Frames wait in a backlog until
+somebody asks for them; when it is full, queues are left alone (and their
+interrupts off) until it has room again, so a device can never make us grow.
+
+What a device may not do with a buffer is checked here and comes out of
+`Receiver.receive` as `DeviceViolation` in place of the frame.  A violation
+after which the ring cannot be followed any more ends its queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from pyvnet.driver.errors import DeviceViolation
+from pyvnet.driver.ring_split import cut_buffer
+from pyvnet.spec.features import Feature
+from pyvnet.spec.net_hdr import GsoType, HdrFlag, NetHdr, header_size
+from pyvnet.spec.rss import HashReport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyvnet.driver.memory import GuestMemory
+    from pyvnet.driver.queue import DriverQueue
+    from pyvnet.driver.ring_split import Buffer, Used
+
+GSO_ECN: Final = 0x80
+
+# Guest offloads and the gso_type each allows the device to hand over (NET-RX-07).
+_GSO_BY_FEATURE: Final = {
+    Feature.GUEST_TSO4: GsoType.TCPV4,
+    Feature.GUEST_TSO6: GsoType.TCPV6,
+    Feature.GUEST_UFO: GsoType.UDP,
+    Feature.GUEST_USO4: GsoType.UDP_L4,
+    Feature.GUEST_USO6: GsoType.UDP_L4,
+}
+GUEST_GSO: Final = (
+    Feature.GUEST_TSO4
+    | Feature.GUEST_TSO6
+    | Feature.GUEST_UFO
+    | Feature.GUEST_USO4
+    | Feature.GUEST_USO6
+)
+
+# "Setting Up Receive Buffers": 65550 bytes of frame with a guest GSO feature, 1514 without,
+# and as little as the header if buffers merge.
+_GSO_FRAME: Final = 65550
+_PLAIN_BUFFER: Final = 2048
+
+
+@dataclass(slots=True)
+class Frame:
+    """One received frame.
+
+    Attributes:
+        data: the frame, without the virtio header.
+        queue: pair number of the receiveq it arrived on (0-based).
+        header: the virtio header; hash fields are 0 without HASH_REPORT.
+        buffers: used.len of each receive buffer it was spread over; the first includes the header.
+    """
+
+    data: bytes
+    queue: int
+    header: NetHdr
+    buffers: tuple[int, ...]
+
+    @property
+    def hash_value(self) -> int:
+        """The reported 32-bit hash; 0 when nothing is reported."""
+        return self.header.hash_value
+
+    @property
+    def hash_report(self) -> int:
+        """The reported hash type, a `HashReport` value."""
+        return self.header.hash_report
+
+
+class ReceiveBuffer:
+    """One receive buffer for life: the pieces it is cut into, in the order they are filled."""
+
+    __slots__ = ("contiguous", "gpa", "pieces", "size")
+
+    def __init__(self, pieces: Sequence[Buffer]) -> None:
+        self.pieces = pieces
+        self.gpa = pieces[0].gpa
+        self.size = sum(piece.length for piece in pieces)
+        self.contiguous = all(a.gpa + a.length == b.gpa for a, b in pairwise(pieces))
+
+    def read(self, memory: GuestMemory, length: int) -> bytes:
+        """The first ``length`` bytes the device wrote."""
+        if self.contiguous:
+            return memory.read(self.gpa, length)
+        parts = []
+        for piece in self.pieces:
+            parts.append(memory.read(piece.gpa, min(length, piece.length)))
+            length -= len(parts[-1])
+        return b"".join(parts)
+
+
+def default_buffer_size(features: Feature) -> int:
+    """Bytes of a receive buffer, header included, that the negotiated features call for."""
+    if features & GUEST_GSO and not features & Feature.MRG_RXBUF:
+        return header_size(features) + _GSO_FRAME
+    return _PLAIN_BUFFER
+
+
+class HeaderRules:
+    """Which headers a device may put in front of a frame, by negotiated features."""
+
+    def __init__(self, features: Feature) -> None:
+        flags = HdrFlag.NONE
+        if features & Feature.GUEST_CSUM:
+            flags = HdrFlag.NEEDS_CSUM | HdrFlag.DATA_VALID
+        if features & Feature.RSC_EXT:
+            flags |= HdrFlag.RSC_INFO
+        self._flags = int(flags)
+        allowed = {gso for bit, gso in _GSO_BY_FEATURE.items() if features & bit}
+        self._gso = frozenset({int(GsoType.NONE), *map(int, allowed)})
+        self._ecn = bool(features & Feature.GUEST_ECN)
+
+    def check(self, header: NetHdr) -> str | None:
+        """What is wrong with a header, in words; None if nothing is."""
+        if not (header.flags or header.gso_type or header.padding_reserved):
+            if header.hash_report <= HashReport.UDPV6_EX:
+                return None
+            return f"hash_report is {header.hash_report} (NET-REP-03)"
+        gso = header.gso_type & ~GSO_ECN
+        tcp = gso in {GsoType.TCPV4, GsoType.TCPV6}
+        verdicts = (
+            (header.flags & ~self._flags, "flags {0.flags:#x} were not negotiated (NET-RX-05)"),
+            (gso not in self._gso, "gso_type {0.gso_type:#x} was not negotiated (NET-RX-07)"),
+            (gso and not header.flags & HdrFlag.NEEDS_CSUM, "GSO without NEEDS_CSUM (NET-RX-12)"),
+            (gso and not header.gso_size, "GSO with gso_size 0 (NET-RX-12)"),
+            (header.gso_type & GSO_ECN and not (self._ecn and tcp), "ECN bit (NET-RX-10)"),
+            (header.hash_report > HashReport.UDPV6_EX, "hash_report {0.hash_report} (NET-REP-03)"),
+            (header.padding_reserved, "padding_reserved is {0.padding_reserved:#x}"),
+        )
+        return next((text.format(header) for wrong, text in verdicts if wrong), None)
+
+
+class Receiver:
+    """All receiveqs of a driver.
+
+    Attributes:
+        returned: buffers that came back without a frame.
+
+    Args:
+        queues: the receiveqs, pair 0 first.
+        features: what was negotiated.
+        buffer_size: bytes of each receive buffer, header included.
+        cuts: lengths of the pieces each buffer is cut into; the rest is one more.
+        backlog: frames kept for whoever asks, at most.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[DriverQueue],
+        features: Feature,
+        *,
+        buffer_size: int,
+        cuts: Sequence[int] = (),
+        backlog: int = 4096,
+    ) -> None:
+        self._queues = list(queues)
+        self._header = header_size(features)
+        self._mergeable = bool(features & Feature.MRG_RXBUF)
+        self._rules = HeaderRules(features)
+        self._size = buffer_size
+        self._cuts = tuple(cuts)
+        self._backlog = backlog
+        self._frames: deque[Frame | DeviceViolation] = deque()
+        self._stalled: set[DriverQueue] = set()
+        self._available = asyncio.Event()
+        self._failure: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.returned = 0
+
+    def fill(self, queue: DriverQueue, count: int) -> None:
+        """Stage up to ``count`` fresh buffers, as many as the ring takes; nothing is published."""
+        ring = queue.ring
+        needed = 1 if ring.indirect else 1 + len(self._cuts)
+        for _ in range(min(count, ring.free_descriptors // needed)):
+            gpa = ring.memory.alloc(self._size)
+            self.add(queue, cut_buffer(gpa, self._size, self._cuts, writable=True))
+
+    @staticmethod
+    def add(queue: DriverQueue, pieces: Sequence[Buffer]) -> None:
+        """Stage one receive buffer of any shape; it is staged again whenever it comes back."""
+        queue.ring.add(pieces, ReceiveBuffer(pieces))
+
+    def start(self) -> None:
+        """Take interrupts from now on, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        for queue in self._queues:
+            queue.watch(self._harvest)
+            self._harvest(queue)
+
+    def fail(self, reason: Exception) -> None:
+        """Make `receive` raise once the backlog is empty."""
+        self._failure = reason
+        self._available.set()
+
+    # --- frames out -----------------------------------------------------------------
+
+    def receive_nowait(self) -> Frame | None:
+        """The next frame, or None; looks at every ring when the backlog is empty.
+
+        Raises:
+            DeviceViolation: in place of a frame that broke a rule.
+        """
+        if not self._frames:
+            for queue in self._queues:
+                self._harvest(queue)
+        return self.pop()
+
+    async def receive(self) -> Frame:
+        """Wait for the next frame; raises as `receive_nowait` does, and what `fail` was told."""
+        while (frame := self.pop()) is None:
+            if self._failure is not None:
+                raise self._failure
+            self._available.clear()
+            await self._available.wait()
+        return frame
+
+    def pop(self) -> Frame | None:
+        """The next frame of the backlog, or None; raises a DeviceViolation found in it."""
+        if not self._frames:
+            return None
+        item = self._frames.popleft()
+        if self._stalled and self._loop and len(self._frames) <= self._backlog // 2:
+            stalled, self._stalled = self._stalled, set()
+            for queue in stalled:  # not now: a caller with frames at hand never yields
+                self._loop.call_soon(self._harvest, queue)
+        if isinstance(item, DeviceViolation):
+            raise item
+        return item
+
+    # --- frames in ------------------------------------------------------------------
+
+    def _harvest(self, queue: DriverQueue) -> None:
+        """Take what the ring has, give the buffers back, and ask for an interrupt."""
+        if queue.failure is not None:
+            return
+        self._stalled.discard(queue)
+        ring = queue.ring
+        ring.disarm()
+        try:
+            while True:
+                while len(self._frames) < self._backlog:
+                    used = ring.poll()
+                    if used is None:
+                        break
+                    self._take(queue, used)
+                else:
+                    self._stalled.add(queue)
+                queue.publish()
+                if queue in self._stalled or not ring.arm():
+                    break
+                ring.disarm()
+        except DeviceViolation as violation:
+            queue.fail(violation)
+            queue.unwatch()
+            self._frames.append(violation)
+        if self._frames:
+            self._available.set()
+
+    def _take(self, queue: DriverQueue, used: Used) -> None:
+        """Turn one used buffer, or the several of a merged frame, into a frame."""
+        buffer = used.chain.token
+        if not isinstance(buffer, ReceiveBuffer):
+            queue.others.append(used)
+            return
+        pair = queue.index // 2
+        data = self._recycle(queue, buffer, used.length)
+        if len(data) < self._header:
+            self._no_frame(pair, buffer, len(data))
+            return
+        header = NetHdr.unpack(data, self._header)
+        data = data[self._header :]
+        lengths: tuple[int, ...] = (used.length,)
+        wrong = self._rules.check(header)
+        if header.num_buffers != 1:
+            if self._mergeable and header.num_buffers:
+                data, lengths, brimful = self._merge(queue, header.num_buffers, data, used)
+                if not brimful:
+                    wrong = f"merged buffers were filled with {lengths} bytes (NET-RX-02)"
+            else:
+                wrong = f"num_buffers is {header.num_buffers} (NET-RX-01)"
+        if wrong is None:
+            self._frames.append(Frame(data, pair, header, lengths))
+        else:
+            self._frames.append(DeviceViolation(f"receiveq {pair}: {wrong}"))
+
+    def _merge(
+        self, queue: DriverQueue, count: int, data: bytes, used: Used
+    ) -> tuple[bytes, tuple[int, ...], bool]:
+        """Collect the other buffers of a frame; all must be visible by now (NET-RX-04).
+
+        Returns the whole frame, used.len of every buffer, and whether all but
+        the last were filled to the brim and the last was needed.
+        """
+        ring = queue.ring
+        if ring.visible < count - 1:
+            raise DeviceViolation(
+                f"receiveq {queue.index // 2}: num_buffers is {count}, but only "
+                f"{1 + ring.visible} buffers became visible together (NET-RX-04)"
+            )
+        parts, lengths, brimful = [data], [used.length], True
+        for _ in range(count - 1):
+            brimful = brimful and used.length == used.chain.writable
+            following = ring.poll()
+            if following is None or not isinstance(following.chain.token, ReceiveBuffer):
+                raise DeviceViolation("a merged frame runs into a buffer that is not one")
+            used = following
+            parts.append(self._recycle(queue, following.chain.token, used.length))
+            lengths.append(used.length)
+        return b"".join(parts), tuple(lengths), brimful and used.length > 0
+
+    @staticmethod
+    def _recycle(queue: DriverQueue, buffer: ReceiveBuffer, length: int) -> bytes:
+        """Copy a used buffer out and stage it again."""
+        ring = queue.ring
+        data = buffer.read(ring.memory, length)
+        ring.add(buffer.pieces, buffer)
+        return data
+
+    def _no_frame(self, pair: int, buffer: ReceiveBuffer, length: int) -> None:
+        """A buffer came back without a frame: in order when it cannot hold a header (U-55)."""
+        self.returned += 1
+        if length or buffer.size >= self._header:
+            self._frames.append(
+                DeviceViolation(f"receiveq {pair}: {length} bytes are less than a header")
+            )
