@@ -20,7 +20,8 @@ static void *zalloc_aligned(size_t count, size_t size)
 	return p ? memset(p, 0, count * size) : NULL;
 }
 
-static_assert(sizeof(struct vnet_pair) % 64 == 0 && sizeof(struct vnet_worker) % 64 == 0, "aligned_alloc");
+static_assert(sizeof(struct vnet_pair) % 64 == 0 && sizeof(struct vnet_worker) % 64 == 0,
+	      "aligned_alloc");
 
 /* What holds before a driver comes: one pair, nothing hashed, 12-byte header (NET-MQ-02). */
 static int default_policy(struct vnet_policy **policy)
@@ -100,8 +101,9 @@ int vnet_engine_create(const struct vnet_engine_config *config, struct vnet_engi
 	int error;
 
 	if (!config->pairs || config->pairs > VNET_MAX_PAIRS || !config->workers ||
-	    config->workers > config->pairs || !config->port_count || config->port_count > config->pairs ||
-	    config->handoff_slots > 4096 || !vnet_port_ops_of(config->port_type))
+	    config->workers > config->pairs || !config->port_count ||
+	    config->port_count > config->pairs || config->handoff_slots > 4096 ||
+	    !vnet_port_ops_of(config->port_type))
 		return -EINVAL;
 	e = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(1, sizeof(*e));
 	if (!e)
@@ -265,7 +267,8 @@ static void remap(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_vri
 	vnet_vring_break(vr, VNET_BREAK_RING_ADDRESS);
 	vnet_count(&pair->stats.rings_broken, 1);
 	if (vr == &pair->receiveq)
-		atomic_fetch_and(&w->engine->rx_active[pair->index / 64], ~(UINT64_C(1) << (pair->index % 64)));
+		atomic_fetch_and(&w->engine->rx_active[pair->index / 64],
+				 ~(UINT64_C(1) << (pair->index % 64)));
 	vnet_worker_report(w->engine);
 }
 
@@ -331,7 +334,8 @@ static bool find_event(struct vnet_engine *e, struct vnet_event *event)
 	for (uint32_t i = 0; i < e->pair_count; i++) {
 		struct vnet_pair *pair = &e->pairs[i];
 
-		if (ring_event(&pair->receiveq, 2 * i, event) || ring_event(&pair->transmitq, 2 * i + 1, event))
+		if (ring_event(&pair->receiveq, 2 * i, event) ||
+		    ring_event(&pair->transmitq, 2 * i + 1, event))
 			return true;
 		if (atomic_exchange(&pair->gone_unreported, 0)) {
 			*event = (struct vnet_event){ VNET_EVENT_PORT_GONE, i, ENODEV, 0 };

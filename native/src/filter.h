@@ -15,8 +15,8 @@
 #include "policy.h"
 
 /** vnet_filter_passes() - may the driver see this frame? */
-static inline bool vnet_filter_passes(const struct vnet_policy *policy, const uint8_t *frame, uint32_t len,
-				      const struct vnet_flow *flow)
+static inline bool vnet_filter_passes(const struct vnet_policy *policy, const uint8_t *frame,
+				      uint32_t len, const struct vnet_flow *flow)
 {
 	(void)frame;
 	(void)len;

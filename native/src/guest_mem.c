@@ -56,7 +56,8 @@ static bool joins(const struct pending *a, const struct pending *b)
 	uint64_t mask = (a->page > b->page ? a->page : b->page) - 1;
 
 	return a->region.gpa + a->region.size == b->region.gpa && !(b->region.gpa & mask) &&
-	       !(b->region.mmap_offset & mask) && ((a->region.gpa ^ a->region.mmap_offset) & mask) == 0;
+	       !(b->region.mmap_offset & mask) &&
+	       ((a->region.gpa ^ a->region.mmap_offset) & mask) == 0;
 }
 
 static void *reserve(struct vnet_mem *mem, uint64_t size, uint64_t page)
@@ -69,7 +70,8 @@ static void *reserve(struct vnet_mem *mem, uint64_t size, uint64_t page)
 		return NULL;
 	base = VNET_FAILS(VNET_FAIL_MMAP) ?
 		       MAP_FAILED :
-		       mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		       mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			    0);
 	if (base == MAP_FAILED)
 		return NULL;
 	mem->maps[mem->map_count++] = (struct iovec){ base, total };
@@ -97,8 +99,9 @@ static int map_run(struct vnet_mem *mem, const struct pending *first, uint32_t c
 
 		if (VNET_FAILS(VNET_FAIL_MMAP))
 			return -ENOMEM;
-		if (mmap(at, r->size + skip, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-			 r->fd, (off_t)(r->mmap_offset - skip)) == MAP_FAILED)
+		if (mmap(at, r->size + skip, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_FIXED | MAP_NORESERVE, r->fd,
+			 (off_t)(r->mmap_offset - skip)) == MAP_FAILED)
 			return -errno;
 	}
 	mem->runs[mem->run_count++] = (struct vnet_run){ first->region.gpa, size, base + lead };
@@ -190,7 +193,8 @@ void *vnet_mem_pointer(const struct vnet_mem *mem, uint64_t gpa, uint64_t len)
 	return run->host + (gpa - run->gpa);
 }
 
-int vnet_mem_map(const struct vnet_mem *mem, uint64_t gpa, uint64_t len, struct iovec *iov, uint32_t capacity)
+int vnet_mem_map(const struct vnet_mem *mem, uint64_t gpa, uint64_t len, struct iovec *iov,
+		 uint32_t capacity)
 {
 	uint32_t pieces = 0;
 

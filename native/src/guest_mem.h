@@ -61,7 +61,8 @@ void *vnet_mem_pointer(const struct vnet_mem *mem, uint64_t gpa, uint64_t len);
  * @len:	not 0
  * Return: pieces written to @iov; -EFAULT: part of it is in no region; -ENOSPC: more than @capacity
  */
-int vnet_mem_map(const struct vnet_mem *mem, uint64_t gpa, uint64_t len, struct iovec *iov, uint32_t capacity);
+int vnet_mem_map(const struct vnet_mem *mem, uint64_t gpa, uint64_t len, struct iovec *iov,
+		 uint32_t capacity);
 
 /** vnet_mem_read() - copy out of a piece list, from @skip bytes into it; the list holds that much */
 void vnet_mem_read(const struct iovec *iov, uint32_t skip, void *to, uint32_t len);

@@ -9,7 +9,8 @@
 
 #include "test_hooks.h"
 
-static_assert(offsetof(struct vnet_slot, frame) % 4 == 0, "headers are parsed at their natural alignment");
+static_assert(offsetof(struct vnet_slot, frame) % 4 == 0,
+	      "headers are parsed at their natural alignment");
 
 int vnet_queue_init(struct vnet_queue *q, uint32_t capacity)
 {
@@ -43,7 +44,8 @@ bool vnet_queue_put(struct vnet_queue *q, uint32_t value)
 		uint32_t turn = atomic_load_explicit(&cell->sequence, memory_order_acquire);
 
 		if (turn == at) {
-			if (!atomic_compare_exchange_weak_explicit(&q->tail, &at, at + 1, memory_order_relaxed,
+			if (!atomic_compare_exchange_weak_explicit(&q->tail, &at, at + 1,
+								   memory_order_relaxed,
 								   memory_order_relaxed))
 				continue;
 			cell->value = value;
@@ -68,12 +70,14 @@ uint32_t vnet_queue_take(struct vnet_queue *q)
 		if (turn == at + 1) {
 			uint32_t value;
 
-			if (!atomic_compare_exchange_weak_explicit(&q->head, &at, at + 1, memory_order_relaxed,
+			if (!atomic_compare_exchange_weak_explicit(&q->head, &at, at + 1,
+								   memory_order_relaxed,
 								   memory_order_relaxed))
 				continue;
 			value = cell->value;
 			/* pairs with the acquire in put(): the cell may be filled again */
-			atomic_store_explicit(&cell->sequence, at + q->mask + 1, memory_order_release);
+			atomic_store_explicit(&cell->sequence, at + q->mask + 1,
+					      memory_order_release);
 			return value;
 		}
 		if ((int32_t)(turn - (at + 1)) < 0)

@@ -21,16 +21,16 @@
  */
 struct vnet_flow {
 	uint8_t l3;          /* 0 none (no hash), 4, 6 */
-	uint8_t l4;          /* 0 none, IPPROTO_TCP, IPPROTO_UDP; set only if both ports are in the frame */
+	uint8_t l4; /* 0 none, IPPROTO_TCP, IPPROTO_UDP; set only if both ports are in the frame */
 	bool has_extensions; /* IPv6: at least one extension header was seen (U-20) */
-	uint8_t vlan_count;  /* tags skipped, 0 … 2 */
+	uint8_t vlan_count; /* tags skipped, 0 … 2 */
 	uint16_t outer_tpid; /* TPID and TCI of the outermost tag; 0 without tag */
 	uint16_t outer_tci;
-	uint8_t saddr[16];    /* IPv4: first 4 bytes */
+	uint8_t saddr[16]; /* IPv4: first 4 bytes */
 	uint8_t daddr[16];
 	uint8_t saddr_ex[16]; /* IPv6: home address if valid, else saddr (U-22) */
 	uint8_t daddr_ex[16]; /* IPv6: routing header type 2 address if valid, else daddr */
-	uint8_t ports[4];     /* source, destination; valid if l4 != 0 */
+	uint8_t ports[4]; /* source, destination; valid if l4 != 0 */
 };
 
 /**

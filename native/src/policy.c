@@ -25,7 +25,8 @@ static int check(const struct vnet_policy_config *c)
 	if (c->header_length != sizeof(struct virtio_net_hdr_v1) &&
 	    c->header_length != sizeof(struct virtio_net_hdr_v1_hash))
 		return -EINVAL;
-	if (c->filter_mode != VNET_FILTER_PASS_ALL || !c->port_queues || c->port_queues > VNET_MAX_PAIRS)
+	if (c->filter_mode != VNET_FILTER_PASS_ALL || !c->port_queues ||
+	    c->port_queues > VNET_MAX_PAIRS)
 		return -EINVAL;
 	if (!s->pairs || s->pairs > VNET_MAX_PAIRS)
 		return -EINVAL;
@@ -97,8 +98,8 @@ void vnet_policy_put(struct vnet_policy *policy)
 		free(policy);
 }
 
-void vnet_policy_classify(const struct vnet_policy *policy, const uint8_t *frame, uint32_t len, uint32_t port_queue,
-			  struct vnet_verdict *verdict)
+void vnet_policy_classify(const struct vnet_policy *policy, const uint8_t *frame, uint32_t len,
+			  uint32_t port_queue, struct vnet_verdict *verdict)
 {
 	struct vnet_hash hash = { 0, VIRTIO_NET_HASH_REPORT_NONE };
 	struct vnet_flow flow;

@@ -36,7 +36,8 @@ static inline bool vnet_policy_in_force(const struct vnet_policy *policy, uint32
 }
 
 /** vnet_steer() - the receiveq of a frame ("RSS processing", "Automatic receive steering") */
-static inline uint16_t vnet_steer(const struct vnet_policy *policy, struct vnet_hash hash, uint32_t port_queue)
+static inline uint16_t vnet_steer(const struct vnet_policy *policy, struct vnet_hash hash,
+				  uint32_t port_queue)
 {
 	const struct vnet_steering *s = &policy->steering;
 

@@ -11,11 +11,12 @@
 #include <unistd.h>
 
 static const uint8_t template[VNET_PORT_HDR + 60] = {
-	[10] = 1,								/* num_buffers */
-	[12] = 0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x08, 0x00,	/* Ethernet */
-	[26] = 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0xf7, 0xed,		/* IPv4, UDP */
-	[38] = 198, 51, 100, 1, 198, 51, 100, 2,				/* RFC 5737 */
-	[46] = 0, 0, 0x10, 0x92, 0, 26, 0, 0,
+	[10] = 1,        /* num_buffers */
+	[12] = 0x02, 0,    0,    0,    0,   1,  0x02, 0, 0,  0,  0,    2,
+	0x08,        0x00, /* Ethernet */
+	[26] = 0x45, 0,    0,    46,   0,   0,  0,    0, 64, 17, 0xf7, 0xed,  /* IPv4, UDP */
+	[38] = 198,  51,   100,  1,    198, 51, 100,  2,    /* RFC 5737 */
+	[46] = 0,    0,    0x10, 0x92, 0,   26, 0,    0,
 };
 
 static int null_recv(struct vnet_port_queue *pq, void *buf, size_t capacity)

@@ -17,7 +17,9 @@ static int empty_or_gone(int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN | POLLRDHUP };
 
-	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP)) && !(p.revents & POLLERR) ? -ENODEV : 0;
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP)) && !(p.revents & POLLERR) ?
+		       -ENODEV :
+		       0;
 }
 
 static int pair_recv(struct vnet_port_queue *pq, void *buf, size_t capacity)
@@ -35,7 +37,8 @@ static int pair_recv(struct vnet_port_queue *pq, void *buf, size_t capacity)
 
 static int pair_send(struct vnet_port_queue *pq, const struct iovec *iov, int count)
 {
-	struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count };
+	struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)iov,
+				  .msg_iovlen = (size_t)count };
 
 	if (VNET_FAILS(VNET_FAIL_PORT_SEND))
 		return -EIO;

@@ -73,7 +73,8 @@ static int command_stop_ring(struct vnet_worker *w, struct vnet_command *command
 	unwatch(pair, vr);
 	if (vr == &pair->receiveq) {
 		set_active(w->engine, pair->index, false);
-		pair->rx_waits = false; /* a frame held for this ring finds another way, or its end */
+		pair->rx_waits =
+			false; /* a frame held for this ring finds another way, or its end */
 	} else {
 		pair->tx_ready = false;
 		pair->tx_waits = false;
@@ -86,7 +87,8 @@ static int command_stop_ring(struct vnet_worker *w, struct vnet_command *command
 
 static int command_state(struct vnet_worker *w, struct vnet_command *command)
 {
-	fill_state(ring_of(&w->engine->pairs[command->pair], *(const uint32_t *)command->argument), command->answer);
+	fill_state(ring_of(&w->engine->pairs[command->pair], *(const uint32_t *)command->argument),
+		   command->answer);
 	return 0;
 }
 
@@ -134,7 +136,9 @@ int vnet_engine_start_queue(struct vnet_engine *e, const struct vnet_queue_confi
 
 int vnet_engine_stop_queue(struct vnet_engine *e, uint32_t index, struct vnet_queue_state *state)
 {
-	struct vnet_command command = { .run = command_stop_ring, .argument = &index, .answer = state };
+	struct vnet_command command = { .run = command_stop_ring,
+					.argument = &index,
+					.answer = state };
 
 	if (index > 2 * e->pair_count)
 		return -EINVAL;
@@ -173,7 +177,8 @@ static void ctrl_return(struct vnet_engine *e, uint32_t len)
 		vnet_vring_notify(vr);
 }
 
-static int ctrl_take(struct vnet_engine *e, uint8_t *buf, uint32_t capacity, uint32_t *len, uint32_t *writable)
+static int ctrl_take(struct vnet_engine *e, uint8_t *buf, uint32_t capacity, uint32_t *len,
+		     uint32_t *writable)
 {
 	struct vnet_vring *vr = &e->controlq;
 	int got;
@@ -184,7 +189,8 @@ static int ctrl_take(struct vnet_engine *e, uint8_t *buf, uint32_t capacity, uin
 	} while (!got && vr->ops->arm(vr));
 	if (got == -EPIPE && atomic_load(&vr->unreported))
 		vnet_worker_report(e);
-	if (got == -EBADMSG || (got == 1 && VNET_GUARD(CTRL_LENGTH, e->ctrl_chain.read_bytes > capacity))) {
+	if (got == -EBADMSG ||
+	    (got == 1 && VNET_GUARD(CTRL_LENGTH, e->ctrl_chain.read_bytes > capacity))) {
 		ctrl_return(e, 0);
 		return -EBADMSG;
 	}
@@ -197,7 +203,8 @@ static int ctrl_take(struct vnet_engine *e, uint8_t *buf, uint32_t capacity, uin
 	return 1;
 }
 
-int vnet_ctrl_pop(struct vnet_engine *e, uint8_t *buf, uint32_t capacity, uint32_t *len, uint32_t *writable)
+int vnet_ctrl_pop(struct vnet_engine *e, uint8_t *buf, uint32_t capacity, uint32_t *len,
+		  uint32_t *writable)
 {
 	int result;
 

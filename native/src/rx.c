@@ -22,8 +22,8 @@
 enum place { PLACED, NO_BUFFERS, DROPPED };
 
 /* The header of the frame as the driver negotiated it, into private memory (U-03: no old bytes). */
-static uint32_t build_header(const struct vnet_worker *w, const struct vnet_slot *slot, uint32_t buffers,
-			     struct virtio_net_hdr_v1_hash *header)
+static uint32_t build_header(const struct vnet_worker *w, const struct vnet_slot *slot,
+			     uint32_t buffers, struct virtio_net_hdr_v1_hash *header)
 {
 	*header = (struct virtio_net_hdr_v1_hash){
 		/* No guest offload is negotiated: flags 0 and GSO_NONE (NET-RX-05, NET-RX-08). */
@@ -46,7 +46,8 @@ static void copy_frame(struct vnet_worker *w, const struct vnet_slot *slot, uint
 }
 
 /* Every buffer but the last is filled to the brim (NET-RX-02). */
-static void push_chains(struct vnet_worker *w, struct vnet_vring *vr, uint32_t chains, uint32_t need)
+static void push_chains(struct vnet_worker *w, struct vnet_vring *vr, uint32_t chains,
+			uint32_t need)
 {
 	for (uint32_t i = 0; i < chains; i++) {
 		const struct vnet_chain *chain = &w->scratch.chains[i];
@@ -77,7 +78,8 @@ static bool usable(const struct vnet_worker *w, const struct vnet_chain *chain, 
 {
 	if (VNET_GUARD(RX_DIRECTION, chain->readable))
 		return false;
-	return !VNET_GUARD(RX_HEADER_FITS, chains == 1 && chain->write_bytes < w->policy->header_length);
+	return !VNET_GUARD(RX_HEADER_FITS,
+			   chains == 1 && chain->write_bytes < w->policy->header_length);
 }
 
 /* Reserve buffers until the frame fits, then fill and stage them: all or nothing (OUR-RX-20). */
@@ -127,7 +129,8 @@ static void after_place(struct vnet_worker *w, struct vnet_pair *pair)
 	}
 	if (pair->receiveq.running)
 		return;
-	atomic_fetch_and(&w->engine->rx_active[pair->index / 64], ~(UINT64_C(1) << (pair->index % 64)));
+	atomic_fetch_and(&w->engine->rx_active[pair->index / 64],
+			 ~(UINT64_C(1) << (pair->index % 64)));
 	vnet_count(&pair->stats.rings_broken, 1);
 	vnet_worker_report(w->engine);
 }
@@ -174,8 +177,8 @@ static bool deliver(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_s
 	bool one_to_one;
 
 	slot->queue = (uint16_t)reachable(w, slot->queue);
-	if (VNET_GUARD(RX_QUEUE_RUNNING,
-		       slot->queue >= w->engine->pair_count || !vnet_rx_active(w->engine, slot->queue))) {
+	if (VNET_GUARD(RX_QUEUE_RUNNING, slot->queue >= w->engine->pair_count ||
+						 !vnet_rx_active(w->engine, slot->queue))) {
 		vnet_count_shared(&pair->stats.rx_drop_queue_off, 1);
 		return true;
 	}
@@ -217,7 +220,8 @@ static bool judge(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slo
 /* Return: 1 a frame is in the slot; 0 one was lost; -EAGAIN the host port has nothing more */
 static int read_frame(struct vnet_pair *pair, struct vnet_slot *slot)
 {
-	int n = pair->port.ops->recv(&pair->port, slot->header, sizeof(slot->header) + sizeof(slot->frame));
+	int n = pair->port.ops->recv(&pair->port, slot->header,
+				     sizeof(slot->header) + sizeof(slot->frame));
 
 	if (n == -ENODEV) {
 		vnet_worker_port_gone(pair);
@@ -226,7 +230,8 @@ static int read_frame(struct vnet_pair *pair, struct vnet_slot *slot)
 	if (n < 0 && n != -EMSGSIZE)
 		return -EAGAIN; /* EIO: down, EINTR: again on the next round */
 	vnet_count(&pair->stats.rx_port_frames, 1);
-	if (VNET_GUARD(RX_PORT_SHORT, n < (int)VNET_PORT_HDR || (uint32_t)n - VNET_PORT_HDR > VNET_FRAME_MAX)) {
+	if (VNET_GUARD(RX_PORT_SHORT,
+		       n < (int)VNET_PORT_HDR || (uint32_t)n - VNET_PORT_HDR > VNET_FRAME_MAX)) {
 		vnet_count(&pair->stats.rx_drop_port, 1);
 		return 0;
 	}

@@ -30,7 +30,8 @@ bool vnet_test_guard_on(enum vnet_guard guard)
 
 bool vnet_test_fails(enum vnet_fail_site site)
 {
-	return atomic_load(&fail_countdown[site]) > 0 && atomic_fetch_sub(&fail_countdown[site], 1) == 1;
+	return atomic_load(&fail_countdown[site]) > 0 &&
+	       atomic_fetch_sub(&fail_countdown[site], 1) == 1;
 }
 
 void vnet_test_after_read(const void *host, uint32_t len)
@@ -76,7 +77,8 @@ int vnet_test_fail(uint32_t site, int64_t countdown)
 	return 0;
 }
 
-int vnet_test_flip(struct vnet_mem *mem, uint64_t gpa, uint32_t len, const uint8_t *value, int64_t countdown)
+int vnet_test_flip(struct vnet_mem *mem, uint64_t gpa, uint32_t len, const uint8_t *value,
+		   int64_t countdown)
 {
 	flip.host = NULL;
 	atomic_store(&flip.reads, 0);
@@ -117,7 +119,8 @@ int vnet_test_fail(uint32_t site, int64_t countdown)
 	return -ENOSYS;
 }
 
-int vnet_test_flip(struct vnet_mem *mem, uint64_t gpa, uint32_t len, const uint8_t *value, int64_t countdown)
+int vnet_test_flip(struct vnet_mem *mem, uint64_t gpa, uint32_t len, const uint8_t *value,
+		   int64_t countdown)
 {
 	(void)mem;
 	(void)gpa;

@@ -23,8 +23,8 @@
 /* OUR-TX-12: no transmit offload is negotiated, so none may be asked for. */
 static bool header_allowed(const struct virtio_net_hdr_v1 *header)
 {
-	if (VNET_GUARD(TX_OFFLOAD,
-		       header->gso_type != VIRTIO_NET_HDR_GSO_NONE || (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)))
+	if (VNET_GUARD(TX_OFFLOAD, header->gso_type != VIRTIO_NET_HDR_GSO_NONE ||
+					   (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)))
 		return false;
 	return true; /* other flag bits are unknown and ignored (NET-TX-01) */
 }
@@ -41,7 +41,8 @@ static int payload_pieces(struct vnet_scratch *s, const struct vnet_chain *chain
 			skip -= (uint32_t)piece.iov_len;
 			continue;
 		}
-		s->send[count++] = (struct iovec){ (uint8_t *)piece.iov_base + skip, piece.iov_len - skip };
+		s->send[count++] =
+			(struct iovec){ (uint8_t *)piece.iov_base + skip, piece.iov_len - skip };
 		skip = 0;
 	}
 	return count;
@@ -51,7 +52,8 @@ static bool chain_allowed(const struct vnet_worker *w, const struct vnet_chain *
 {
 	uint32_t header = w->policy->header_length;
 
-	if (VNET_GUARD(TX_DIRECTION, chain->writable) || VNET_GUARD(TX_HEADER_SHORT, chain->read_bytes < header))
+	if (VNET_GUARD(TX_DIRECTION, chain->writable) ||
+	    VNET_GUARD(TX_HEADER_SHORT, chain->read_bytes < header))
 		return false;
 	if (VNET_GUARD(TX_FRAME_SHORT, chain->read_bytes - header < ETHERNET_HEADER))
 		return false;
@@ -61,10 +63,12 @@ static bool chain_allowed(const struct vnet_worker *w, const struct vnet_chain *
 /* Frames of a pair whose own host port queue is detached leave through another (U-12). */
 static struct vnet_port_queue *port_of(struct vnet_worker *w, struct vnet_pair *pair)
 {
-	uint32_t attached = w->policy->port_queues < w->engine->port_count ? w->policy->port_queues :
-									     w->engine->port_count;
+	uint32_t attached = w->policy->port_queues < w->engine->port_count ?
+				    w->policy->port_queues :
+				    w->engine->port_count;
 
-	return pair->index < attached ? &pair->port : &w->engine->pairs[pair->index % attached].port;
+	return pair->index < attached ? &pair->port :
+					&w->engine->pairs[pair->index % attached].port;
 }
 
 /* Return: false if the host port is full and the chain has to wait */

@@ -35,11 +35,13 @@ static int dup_fds(struct vnet_vring *vr, const struct vnet_queue_config *config
 	return 0;
 }
 
-int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *config, const struct vnet_mem *mem)
+int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *config,
+		     const struct vnet_mem *mem)
 {
 	int error;
 
-	if (!config->size || config->size > VNET_MAX_QUEUE_SIZE || (config->size & (config->size - 1)))
+	if (!config->size || config->size > VNET_MAX_QUEUE_SIZE ||
+	    (config->size & (config->size - 1)))
 		return -EINVAL;
 	*vr = (struct vnet_vring){
 		.ops = &vnet_vring_split,
@@ -64,7 +66,9 @@ int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *conf
 	error = vr->ops->map(vr, mem);
 	if (error)
 		return error;
-	vr->in_use = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc((vr->size + 63) / 64, sizeof(*vr->in_use));
+	vr->in_use = VNET_FAILS(VNET_FAIL_ALLOC) ?
+			     NULL :
+			     calloc((vr->size + 63) / 64, sizeof(*vr->in_use));
 	vr->staged = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(vr->size, sizeof(*vr->staged));
 	error = vr->in_use && vr->staged ? dup_fds(vr, config) : -ENOMEM;
 	if (error) {

@@ -99,7 +99,8 @@ struct vnet_vring {
  * Takes the fds of @config by duplication.
  * Return: 0, -EINVAL, -ENOMEM, errno of dup
  */
-int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *config, const struct vnet_mem *mem);
+int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *config,
+		     const struct vnet_mem *mem);
 
 /** vnet_vring_stop() - publish nothing more, close the fds, free; harmless when stopped */
 void vnet_vring_stop(struct vnet_vring *vr);

@@ -32,7 +32,8 @@ static int split_map(struct vnet_vring *vr, const struct vnet_mem *mem)
 
 	if (VNET_GUARD(RING_ADDRESS, !desc || !avail || !used))
 		return -EINVAL;
-	if (VNET_GUARD(RING_ALIGNMENT, (vr->desc_gpa & 15) || (vr->avail_gpa & 1) || (vr->used_gpa & 3)))
+	if (VNET_GUARD(RING_ALIGNMENT,
+		       (vr->desc_gpa & 15) || (vr->avail_gpa & 1) || (vr->used_gpa & 3)))
 		return -EINVAL;
 	vr->desc_table = (const struct virtq_desc *)(void *)desc;
 	vr->avail = (const uint16_t *)(void *)avail;
@@ -56,7 +57,8 @@ static int add_buffer(struct walk *w, const struct virtq_desc *desc)
 	struct vnet_pieces *p = w->pieces;
 	int n;
 
-	if (VNET_GUARD(ZERO_LENGTH, !desc->len) || VNET_GUARD(DIRECTION, !writable && w->chain->writable))
+	if (VNET_GUARD(ZERO_LENGTH, !desc->len) ||
+	    VNET_GUARD(DIRECTION, !writable && w->chain->writable))
 		w->malformed = true;
 	*bytes += desc->len;
 	if (VNET_GUARD(CHAIN_BYTES, *bytes > UINT32_MAX))
@@ -65,9 +67,11 @@ static int add_buffer(struct walk *w, const struct virtq_desc *desc)
 		return 0;
 	if (VNET_GUARD(CHAIN_PIECES, p->count >= VNET_CHAIN_MAX))
 		return broken(w->vr, VNET_BREAK_CHAIN_TOO_LONG);
-	n = vnet_mem_map(w->mem, desc->addr, desc->len, &p->iov[p->count], VNET_CHAIN_MAX - p->count);
+	n = vnet_mem_map(w->mem, desc->addr, desc->len, &p->iov[p->count],
+			 VNET_CHAIN_MAX - p->count);
 	if (n < 0)
-		return broken(w->vr, n == -EFAULT ? VNET_BREAK_DESC_ADDRESS : VNET_BREAK_CHAIN_TOO_LONG);
+		return broken(w->vr,
+			      n == -EFAULT ? VNET_BREAK_DESC_ADDRESS : VNET_BREAK_CHAIN_TOO_LONG);
 	p->count += (uint32_t)n;
 	if (writable)
 		w->chain->writable = (uint16_t)(w->chain->writable + n);
@@ -99,7 +103,8 @@ static int walk_indirect(struct walk *w, const struct virtq_desc *indirect)
 
 	if (VNET_GUARD(INDIRECT_NEGOTIATED, !w->vr->indirect) ||
 	    VNET_GUARD(INDIRECT_NEXT, indirect->flags & VIRTQ_DESC_F_NEXT) ||
-	    VNET_GUARD(INDIRECT_LENGTH, !total || indirect->len % sizeof(struct virtq_desc) || total > 65536))
+	    VNET_GUARD(INDIRECT_LENGTH,
+		       !total || indirect->len % sizeof(struct virtq_desc) || total > 65536))
 		return broken(w->vr, VNET_BREAK_INDIRECT);
 	for (;;) {
 		struct virtq_desc desc;
@@ -135,7 +140,8 @@ static int walk_chain(struct walk *w, uint32_t i)
 		if (VNET_GUARD(CHAIN_LOOP, seen++ >= vr->size))
 			return broken(vr, VNET_BREAK_DESC_LOOP);
 		vnet_mem_load_desc(&desc, &vr->desc_table[i]);
-		if (desc.flags & VIRTQ_DESC_F_INDIRECT) /* its WRITE flag means nothing (VIO-SPL-05) */
+		if (desc.flags &
+		    VIRTQ_DESC_F_INDIRECT) /* its WRITE flag means nothing (VIO-SPL-05) */
 			return walk_indirect(w, &desc);
 		error = add_buffer(w, &desc);
 		if (error)

@@ -45,7 +45,8 @@ int vnet_worker_update_port(struct vnet_pair *pair)
 	if (want == pair->interest)
 		return 0;
 	operation = !want ? EPOLL_CTL_DEL : pair->interest ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-	error = watch(pair->owner->epoll_fd, operation, pair->port.fd, want, token(SOURCE_PORT, pair->index));
+	error = watch(pair->owner->epoll_fd, operation, pair->port.fd, want,
+		      token(SOURCE_PORT, pair->index));
 	if (!error)
 		pair->interest = want;
 	return error;
@@ -57,8 +58,8 @@ int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, 
 
 	if (vr->kick_fd < 0)
 		return 0;
-	return watch(pair->owner->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, vr->kick_fd, EPOLLIN,
-		     token(source, pair->index));
+	return watch(pair->owner->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, vr->kick_fd,
+		     EPOLLIN, token(source, pair->index));
 }
 
 void vnet_worker_report(struct vnet_engine *engine)
@@ -224,7 +225,8 @@ static int start_thread(struct vnet_worker *w)
 	return -error;
 }
 
-int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number, uint32_t inbound)
+int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number,
+		     uint32_t inbound)
 {
 	int error;
 
@@ -232,12 +234,15 @@ int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t
 	w->number = number;
 	w->policy = vnet_policy_get(engine->policy);
 	w->epoll_fd = VNET_FAILS(VNET_FAIL_FD) ? -1 : epoll_create1(EPOLL_CLOEXEC);
-	w->wake_fd = w->epoll_fd < 0 || VNET_FAILS(VNET_FAIL_FD) ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	w->wake_fd = w->epoll_fd < 0 || VNET_FAILS(VNET_FAIL_FD) ?
+			     -1 :
+			     eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->epoll_fd < 0 || w->wake_fd < 0)
 		return errno ? -errno : -EMFILE;
 	error = vnet_queue_init(&w->inbound, inbound);
 	if (!error)
-		error = watch(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, EPOLLIN, token(SOURCE_WAKE, 0));
+		error = watch(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, EPOLLIN,
+			      token(SOURCE_WAKE, 0));
 	return error ? error : start_thread(w);
 }
 

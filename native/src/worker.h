@@ -109,11 +109,13 @@ struct vnet_engine {
 
 static inline bool vnet_rx_active(struct vnet_engine *e, uint32_t pair)
 {
-	return atomic_load_explicit(&e->rx_active[pair / 64], memory_order_relaxed) >> (pair % 64) & 1;
+	return atomic_load_explicit(&e->rx_active[pair / 64], memory_order_relaxed) >> (pair % 64) &
+	       1;
 }
 
 /** vnet_worker_init() - make the fds and the inbound queue, and start the thread */
-int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number, uint32_t inbound);
+int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number,
+		     uint32_t inbound);
 /** vnet_worker_fini() - join the thread and release; harmless on one never started */
 void vnet_worker_fini(struct vnet_worker *w);
 

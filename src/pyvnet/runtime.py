@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from pyvnet.datapath.engine import Engine, MalformedCommandError, QueueState, RingBroken
@@ -241,20 +242,30 @@ class Device:
         return []
 
     def _try_start(self, queue: ActiveQueue, features: Feature) -> bool:
-        names = ("index", "size", "desc_table", "avail_ring", "used_ring")
-        names += ("kick_fd", "call_fd", "err_fd", "avail_base", "used_base")
         try:
-            self._start(QueueSetup(**{name: getattr(queue, name) for name in names}), features)
+            self._start(
+                QueueSetup(
+                    queue.index,
+                    queue.size,
+                    queue.desc_table,
+                    queue.avail_ring,
+                    queue.used_ring,
+                    queue.kick_fd,
+                    queue.call_fd,
+                    queue.err_fd,
+                    queue.avail_base,
+                    queue.used_base,
+                ),
+                features,
+            )
         except (DriverError, HostError) as error:
             _log.warning("virtqueue %d does not start: %s", queue.index, error)
             return False
         return True
 
     def _start(self, setup: QueueSetup, features: Feature) -> None:
-        values = {name: getattr(setup, name) for name in QueueSetup.__slots__}
-        values["index"] = self._engine_index(setup.index)
         self.engine.start_queue(
-            QueueSetup(**values),
+            replace(setup, index=self._engine_index(setup.index)),
             event_idx=bool(features & Feature.EVENT_IDX),
             indirect=bool(features & Feature.INDIRECT_DESC),
         )

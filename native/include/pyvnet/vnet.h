@@ -159,28 +159,31 @@ struct vnet_event {
  * vnet_mem_create() - map a table of guest regions
  * Return: 0; -EINVAL: empty, wrapping, overlapping or beyond the file; mmap's errno
  */
-VNET_API int vnet_mem_create(const struct vnet_region *regions, uint32_t count, struct vnet_mem **mem);
+VNET_API int vnet_mem_create(const struct vnet_region *regions, uint32_t count,
+			     struct vnet_mem **mem);
 VNET_API void vnet_mem_put(struct vnet_mem *mem);
 
 /**
  * vnet_policy_create() - validate and expand a policy
  * Return: 0; -EINVAL for values no device may hold (queue beyond VNET_MAX_PAIRS, bad mask, unknown type)
  */
-VNET_API int vnet_policy_create(const struct vnet_policy_config *config, struct vnet_policy **policy);
+VNET_API int vnet_policy_create(const struct vnet_policy_config *config,
+				struct vnet_policy **policy);
 VNET_API void vnet_policy_put(struct vnet_policy *policy);
 
 /**
  * vnet_policy_classify() - what the receive line would decide for a frame
  * @port_queue:	host port queue it came from (automatic steering follows it)
  */
-VNET_API void vnet_policy_classify(const struct vnet_policy *policy, const uint8_t *frame, uint32_t len,
-				   uint32_t port_queue, struct vnet_verdict *verdict);
+VNET_API void vnet_policy_classify(const struct vnet_policy *policy, const uint8_t *frame,
+				   uint32_t len, uint32_t port_queue, struct vnet_verdict *verdict);
 
 /**
  * vnet_engine_create() - start the workers; no ring runs yet, frames of the host port are dropped and counted
  * Return: 0; -EINVAL; errno of what could not be made
  */
-VNET_API int vnet_engine_create(const struct vnet_engine_config *config, struct vnet_engine **engine);
+VNET_API int vnet_engine_create(const struct vnet_engine_config *config,
+				struct vnet_engine **engine);
 /** vnet_engine_destroy() - join the workers, close what the engine opened */
 VNET_API void vnet_engine_destroy(struct vnet_engine *engine);
 
@@ -202,16 +205,20 @@ VNET_API int vnet_engine_set_policy(struct vnet_engine *engine, struct vnet_poli
  * vnet_engine_start_queue() - check a ring against the memory table and let its owner run it
  * Return: 0; -EINVAL: size, alignment or address; -EBUSY: it runs; -ENOMEM, -EMFILE …
  */
-VNET_API int vnet_engine_start_queue(struct vnet_engine *engine, const struct vnet_queue_config *config);
+VNET_API int vnet_engine_start_queue(struct vnet_engine *engine,
+				     const struct vnet_queue_config *config);
 
 /**
  * vnet_engine_stop_queue() - stop a ring; harmless on one that is stopped
  * When it returns, the ring's memory and fds are no longer touched.
  */
-VNET_API int vnet_engine_stop_queue(struct vnet_engine *engine, uint32_t index, struct vnet_queue_state *state);
-VNET_API int vnet_engine_queue_state(struct vnet_engine *engine, uint32_t index, struct vnet_queue_state *state);
+VNET_API int vnet_engine_stop_queue(struct vnet_engine *engine, uint32_t index,
+				    struct vnet_queue_state *state);
+VNET_API int vnet_engine_queue_state(struct vnet_engine *engine, uint32_t index,
+				     struct vnet_queue_state *state);
 
-VNET_API int vnet_engine_stats(struct vnet_engine *engine, uint32_t pair, struct vnet_pair_stats *stats);
+VNET_API int vnet_engine_stats(struct vnet_engine *engine, uint32_t pair,
+			       struct vnet_pair_stats *stats);
 
 /** vnet_engine_event_fd() - readable when vnet_engine_next_event() has something */
 VNET_API int vnet_engine_event_fd(const struct vnet_engine *engine);
@@ -226,8 +233,8 @@ VNET_API int vnet_engine_next_event(struct vnet_engine *engine, struct vnet_even
  * Return: 1 a command was taken; 0 none; -EBADMSG the chain was malformed or too long and has been
  * returned with len 0; -EPIPE the ring is broken; -ENODEV it does not run
  */
-VNET_API int vnet_ctrl_pop(struct vnet_engine *engine, uint8_t *buf, uint32_t capacity, uint32_t *len,
-			   uint32_t *writable);
+VNET_API int vnet_ctrl_pop(struct vnet_engine *engine, uint8_t *buf, uint32_t capacity,
+			   uint32_t *len, uint32_t *writable);
 /**
  * vnet_ctrl_complete() - write the answer of the command taken last and mark its chain used
  * @len:	bytes of @answer; more than is writable is cut off

@@ -36,7 +36,8 @@ from pyvnet.testing.frames import Ipv4, Ipv6, build, tcp, udp
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyvnet.driver.driver import Driver, Frame
+    from pyvnet.driver.driver import Driver
+    from pyvnet.driver.receive import Frame
 
 TAP_NAME: Final = "pyvnet-demo"
 FRAMES_PER_FLOW: Final = 8

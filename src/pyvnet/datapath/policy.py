@@ -29,7 +29,7 @@ class Policy:
         self._native = native
 
     @classmethod
-    def create(
+    def create(  # noqa: PLR0913 - one keyword per field of the snapshot
         cls,
         *,
         mode: str,
@@ -95,7 +95,9 @@ class Policy:
         """
         ffi, lib = self._native
         verdict = ffi.new("struct vnet_verdict *")
-        lib.vnet_policy_classify(self._cdata, ffi.from_buffer(frame), len(frame), port_queue, verdict)
+        lib.vnet_policy_classify(
+            self._cdata, ffi.from_buffer(frame), len(frame), port_queue, verdict
+        )
         return Verdict(verdict.hash_value, verdict.hash_report, verdict.queue)
 
     @property

@@ -36,9 +36,7 @@ class PairStats:
     rings_broken: int = 0
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(
-            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(self))
-        )
+        return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @property
     def rx_drops(self) -> int:

@@ -28,10 +28,10 @@ class DeviceHost(Protocol):
         """Apply a transition's effects in order, then commit it; raises HostError."""
 
     def set_memory(self, regions: Sequence[MemoryRegion]) -> None:
-        """Swap the guest memory table; raises FrontendError or HostError, the old one stays then."""
+        """Swap the guest memory table; on FrontendError or HostError the old one stays."""
 
     def start_queue(self, setup: QueueSetup) -> None:
-        """Start a ring that ``stop_queue`` has stopped; raises DriverError, HostError, UsageError."""
+        """Start a stopped ring; raises DriverError, HostError or UsageError."""
 
     def stop_queue(self, index: int) -> tuple[int, int]:
         """Stop a ring; returns (avail_base, used_base) to resume it with."""

@@ -7,18 +7,19 @@ the reference says; 1 otherwise; 2 wrong usage.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyvnet.daemon.demo import Result, run as run_demo
+from pyvnet.daemon.demo import Result
+from pyvnet.daemon.demo import run as run_demo
 from pyvnet.daemon.plot import plot_queues, require_matplotlib
 from pyvnet.errors import UsageError
 
 if TYPE_CHECKING:
+    import argparse
     from argparse import _SubParsersAction
 
 _BAR = 40  # characters
