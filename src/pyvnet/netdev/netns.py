@@ -106,7 +106,8 @@ def enter_private_netns() -> str | None:
     only.  The loopback comes up.  The namespace ends with its last thread and fd.
 
     Returns:
-        None, or the reason why it cannot be done, in which case nothing has changed.
+        None, or the reason why not.  The thread is then where it was, or, where the
+        kernel grants a user namespace but no rights in it, in one that is of no use.
     """
     uid, gid = os.geteuid(), os.getegid()
     error = _unshare(_CLONE_NEWNET)
@@ -116,10 +117,16 @@ def enter_private_netns() -> str | None:
             return "only a process with one thread may make a user namespace"
         if error:
             return f"neither CAP_SYS_ADMIN nor user namespaces: {os.strerror(error)}"
-        _become_root_inside(uid, gid)
+        try:
+            _become_root_inside(uid, gid)
+        except OSError as refusal:
+            return f"user namespaces are restricted here: {refusal.strerror}"
     elif error:
         return f"no network namespace: {os.strerror(error)}"
-    rtnl.set_up("lo")
+    try:
+        rtnl.set_up("lo")
+    except HostError as refusal:
+        return f"the new network namespace is of no use: {refusal}"
     return None
 
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import selectors
+import socket
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -88,7 +90,17 @@ class _TidyLoop(asyncio.SelectorEventLoop):
 
     pyroute2 0.9.7 aborts its transport and closes the loop in the same breath,
     so the transport's last callback, which closes the socket, never runs.
+
+    Where fds have run out, asyncio leaves a half-made loop to the garbage
+    collector.  A poll selector holds no fd meanwhile, and whoever makes one of
+    these closes it, so ``__del__`` has nothing to say.
     """
+
+    def __init__(self) -> None:
+        super().__init__(selectors.PollSelector())
+
+    def __del__(self) -> None:
+        pass
 
     def close(self) -> None:
         if not self.is_closed():
@@ -195,7 +207,12 @@ def _request(what: str, work: Callable[[Any], _T]) -> _T:
         # Imported late: 0.2 s and 10 MB that most programs need once.
         from pyroute2 import IPRoute
 
-        with closing(_TidyLoop()) as loop, IPRoute(use_event_loop=loop) as ipr:
+        # Its own socket would be left to the garbage collector where fds run out.
+        with (
+            socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE) as own,
+            closing(_TidyLoop()) as loop,
+            IPRoute(use_socket=own, use_event_loop=loop) as ipr,
+        ):
             return work(ipr)
 
     return _explained(what, run)

@@ -194,10 +194,13 @@ class Tap:
             for _ in range(1, self._queues):
                 self._attach(undo, self._flags(before))
             self._check_alone()
-            self._configure_queues(undo, before)
-            self._configure_link(undo, before)
-            if self._created and self._persist:
-                tun_uapi.set_persist(self._fds[0], on=True)
+            try:
+                self._configure_queues(undo, before)
+                self._configure_link(undo, before)
+                if self._created and self._persist:
+                    tun_uapi.set_persist(self._fds[0], on=True)
+            except OSError as error:
+                raise self._refused("configure", error) from error
             return undo.pop_all()
 
     def _attach_first(self, undo: ExitStack) -> rtnl.Link | None:
@@ -266,11 +269,8 @@ class Tap:
             undo.callback(_unless_gone, lambda: tun_uapi.set_header_size(fd, size))
             offload = _offloads(before.name)
             undo.callback(_unless_gone, lambda: tun_uapi.set_offload(fd, offload))
-        try:
-            tun_uapi.set_header_size(fd, HEADER_SIZE)
-            tun_uapi.set_offload(fd, Offload.NONE)
-        except OSError as error:
-            raise self._refused("configure", error) from error
+        tun_uapi.set_header_size(fd, HEADER_SIZE)
+        tun_uapi.set_offload(fd, Offload.NONE)
 
     def _configure_link(self, undo: ExitStack, before: rtnl.Link | None) -> None:
         """Change only what differs: an owner without CAP_NET_ADMIN can use a tap made ready."""
