@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""The C frame path and the reference agree on frames that cover every pair of differences.
+
+A number of random frames says little: most of them differ in nothing that matters.  So
+the frames are drawn from the coverage matrix of ``axes.py``: each pair of values that can
+occur together is sent at least ``PAIR_HITS`` times, each time with other addresses,
+ports, keys and whatever else the plan leaves open.  Pairs that cannot occur together are
+declared there, with reasons, and not met here.
+
+One axis can silence the others: a frame cut in its Ethernet header has no hash, whatever
+its options.  So besides the whole matrix two parts of it are covered in the same way, in
+which every frame has a hash, and every frame has ports (``HASHED``, ``PORTS``).
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pyvnet.spec.rss import HashReport
+from tests.differential.axes import (
+    AXES,
+    HASHED,
+    PORTS,
+    Plan,
+    Planner,
+    Value,
+    impossible_pairs,
+    pairs_of,
+)
+from tests.differential.cases import build_case
+from tests.differential.observe import observe
+from tests.differential.verdicts import UNCLASSIFIED, Answer, Readers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SEED: Final = 20240607
+PAIR_HITS: Final = 50
+ARRAYS: Final = 5  # different plans; each array covers every pair once
+PARTS: Final = {"whole matrix": AXES, "hashed": HASHED, "with ports": PORTS}
+L4_REPORTS: Final = {
+    HashReport.TCPV4, HashReport.UDPV4, HashReport.TCPV6,
+    HashReport.UDPV6, HashReport.TCPV6_EX, HashReport.UDPV6_EX,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was sent of one part of the matrix, and what came of it."""
+
+    name: str
+    planner: Planner
+    plans: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    reports: Counter[int] = field(default_factory=Counter)
+    queues: set[int] = field(default_factory=set)
+    mismatches: list[str] = field(default_factory=list)
+    misbuilt: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def pairs(self) -> Counter[frozenset[Value]]:
+        """Hits of each pair."""
+        pairs: Counter[frozenset[Value]] = Counter()
+        for values, count in self.plans.items():
+            for pair in pairs_of(dict(zip(AXES, values, strict=True))):
+                pairs[pair] += count
+        return pairs
+
+    def values(self) -> Counter[Value]:
+        """Hits of each value of each axis."""
+        hits: Counter[Value] = Counter()
+        for values, count in self.plans.items():
+            for value in zip(AXES, values, strict=True):
+                hits[value] += count
+        return hits
+
+
+def _passes(rng: random.Random, planner: Planner) -> Iterator[list[Plan]]:
+    """Covering arrays, each hitting every reachable pair once."""
+    for _ in range(ARRAYS):
+        plans = planner.covering_array()
+        for _ in range(PAIR_HITS // ARRAYS):
+            rng.shuffle(plans)
+            yield plans
+
+
+def _send(tally: Tally, plan: Plan, rng: random.Random, readers: Readers) -> None:
+    case = build_case(plan, rng)
+    seen = observe(case)
+    if seen != plan and len(tally.misbuilt) < 5:
+        tally.misbuilt.append(f"planned {plan}\nbuilt   {seen}")
+    tally.plans[tuple(seen[axis] for axis in AXES)] += 1
+    native, reference = (
+        read(case.data, case.hash_types, ex_types_always=case.ex_types_always)
+        for read in (readers.native, readers.reference)
+    )
+    if native != reference and len(tally.mismatches) < 5:
+        tally.mismatches.append(
+            f"C {native}, reference {reference}, types {case.hash_types:#x}\n"
+            f"  {plan}\n  {case.data.hex()}"
+        )
+    tally.reports[native.report] += 1
+    tally.queues.add(native.queue)
+
+
+@pytest.fixture(scope="module")
+def tallies() -> dict[str, Tally]:
+    tallies = {}
+    for name, axes in PARTS.items():
+        started = time.monotonic()
+        rng = random.Random(f"{SEED} {name}")
+        tally = tallies[name] = Tally(name, Planner(rng, axes))
+        for plans in _passes(rng, tally.planner):
+            with Readers.random(rng) as readers:
+                for plan in plans:
+                    _send(tally, plan, rng, readers)
+        tally.seconds = time.monotonic() - started
+    return tallies
+
+
+@pytest.fixture(params=PARTS)
+def tally(request: pytest.FixtureRequest, tallies: dict[str, Tally]) -> Tally:
+    return tallies[request.param]
+
+
+@pytest.mark.requirement(
+    "NET-HASH-05", "NET-HASH-06", "NET-HASH-07", "NET-HASH-08", "NET-HASH-09",
+    "NET-REP-01", "NET-REP-02", "NET-REP-03", "NET-RSS-01", "NET-RSS-02",
+    "U-14", "U-19", "U-20", "U-21", "U-22", "U-23", "U-24", "U-25", "U-27", "U-29", "U-58",
+)  # fmt: skip
+def test_both_readings_agree_on_every_frame(tally: Tally) -> None:
+    assert not tally.mismatches, "\n".join(tally.mismatches)
+
+
+def test_frames_are_what_was_planned(tally: Tally) -> None:
+    assert not tally.misbuilt, "\n".join(tally.misbuilt)
+
+
+def test_every_reachable_pair_was_sent_often_enough(tally: Tally) -> None:
+    hits = tally.pairs()
+    sys.stdout.write(_table(tally, hits))
+    assert not {tuple(sorted(p)): hits[p] for p in tally.planner.reachable if hits[p] < PAIR_HITS}
+
+
+def test_no_pair_declared_impossible_was_sent(tally: Tally) -> None:
+    assert not tally.pairs().keys() & impossible_pairs().keys()
+
+
+def test_every_report_was_given_often(tallies: dict[str, Tally]) -> None:
+    """Agreement on frames that are all unclassified would prove nothing."""
+    reports = sum((tally.reports for tally in tallies.values()), Counter[int]())
+    assert {report for report in HashReport if reports[report] >= 500} == set(HashReport)
+    assert tallies["hashed"].reports[HashReport.NONE] == 0
+    assert tallies["with ports"].reports.keys() == L4_REPORTS
+    assert len(tallies["hashed"].queues) == UNCLASSIFIED
+
+
+@pytest.mark.requirement("U-03")
+def test_no_types_mean_value_zero_and_the_unclassified_queue() -> None:
+    rng = random.Random(SEED)
+    with Readers.random(rng) as readers:
+        for plan in Planner(rng, PORTS).covering_array():
+            case = build_case(plan, rng)
+            answer = readers.native(case.data, 0, ex_types_always=case.ex_types_always)
+            assert answer == Answer(0, HashReport.NONE, UNCLASSIFIED)
+
+
+def _table(tally: Tally, hits: Counter[frozenset[Value]]) -> str:
+    values = tally.values()
+    lines = ["", f"{tally.name}: hits of each value"]
+    for axis, names in AXES.items():
+        sent = ", ".join(f"{n} {values[axis, n]}" for n in names if values[axis, n])
+        lines.append(f"  {axis:9} {sent}")
+    lines.append(f"{tally.name}: reachable pairs of two axes / hits of the rarest")
+    axes = list(AXES)
+    lines.append(" " * 9 + "".join(f" {axis:>9}" for axis in axes[1:]))
+    cells: dict[tuple[str, str], list[int]] = {pair: [] for pair in combinations(axes, 2)}
+    for pair in tally.planner.reachable:
+        a, b = sorted((axis for axis, _ in pair), key=axes.index)
+        cells[a, b].append(hits[pair])
+    for row, a in enumerate(axes[:-1]):
+        entries = [f"{len(cells[a, b])}/{min(cells[a, b])}" for b in axes[row + 1 :]]
+        lines.append(f"{a:9}" + " " * 10 * row + "".join(f" {entry:>9}" for entry in entries))
+    reports = ", ".join(f"{r.name} {tally.reports[r]}" for r in HashReport if tally.reports[r])
+    lines.append(
+        f"{tally.name}: frames {tally.plans.total()}, axes {len(AXES)}, values {len(values)}, "
+        f"pairs {len(tally.planner.reachable)}, each at least "
+        f"{min(hits[pair] for pair in tally.planner.reachable)} times, "
+        f"mismatches {len(tally.mismatches)}, {tally.seconds:.1f} s; reports: {reports}"
+    )
+    return "\n".join(lines) + "\n"
