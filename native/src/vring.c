@@ -114,6 +114,9 @@ void vnet_vring_break(struct vnet_vring *vr, enum vnet_break reason)
 {
 	if (!vr->running)
 		return;
+	/* What was staged is complete: the driver gets it before the ring falls silent. */
+	if (vr->ops->publish(vr))
+		vnet_vring_notify(vr);
 	vr->running = false;
 	atomic_store(&vr->broken, (uint32_t)reason);
 	atomic_store(&vr->unreported, 1);
