@@ -43,8 +43,9 @@ _NO_OWNER: Final = 0xFFFF_FFFF
 class LinkStatistics:
     """An interface's counters (64-bit, IFLA_STATS64) as the *kernel* sees it.
 
-    ``tx`` of a tap is what the kernel's stack sent, so what its reader got;
-    ``tx_dropped`` is what the reader was too slow for.
+    ``tx`` of a tap is counted when its reader takes a frame (tun_put_user(), tun.c),
+    so a frame the stack sent is in ``tx_packets``, in ``tx_dropped`` because the
+    queue was full, or still in the queue.
     """
 
     rx_packets: int
@@ -78,7 +79,7 @@ class Link:
     name: str
     index: int
     up: bool  # administratively
-    carrier: bool
+    carrier: bool  # of a tap: held open, and not unplugged by Tap.set_carrier()
     mtu: int
     kind: str | None
     tun: TunInfo | None
@@ -141,11 +142,6 @@ def set_down(name: str) -> None:
 def set_mtu(name: str, mtu: int) -> None:
     """Set the MTU in bytes, without the Ethernet header."""
     _set(name, f"set the MTU of {{}} to {mtu}", mtu=mtu)
-
-
-def set_carrier(name: str, *, on: bool) -> None:
-    """Plug the cable of a tap in or out, as seen from the kernel."""
-    _set(name, "set the carrier of {}", carrier=int(on))
 
 
 def add_address(name: str, address: str, prefix_length: int) -> None:

@@ -148,7 +148,7 @@ class Tap:
         self._undo.close()
 
     def statistics(self) -> rtnl.LinkStatistics:
-        """The interface's counters, seen from the kernel: its ``tx`` is what we get to read.
+        """The interface's counters, seen from the kernel: its ``tx`` is what was read here.
 
         Raises:
             HostError: the interface is gone.
