@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -112,6 +113,7 @@ def enter_private_netns() -> str | None:
     uid, gid = os.geteuid(), os.getegid()
     error = _unshare(_CLONE_NEWNET)
     if error == errno.EPERM:
+        _let_ended_threads_go()
         error = _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
         if error == errno.EINVAL:
             return "only a process with one thread may make a user namespace"
@@ -138,6 +140,15 @@ def _make_private() -> int:
         )
     rtnl.set_up("lo")
     return _open(_CURRENT)
+
+
+def _let_ended_threads_go() -> None:
+    """A thread that was joined leaves the kernel a moment later, and would still count."""
+    tasks = Path("/proc/self/task")
+    for _ in range(1000):
+        if threading.active_count() > 1 or len(list(tasks.iterdir())) == 1:
+            return
+        os.sched_yield()
 
 
 def _become_root_inside(uid: int, gid: int) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A multiqueue tap: opened, configured, and put back as it was.
 
-Theory.  Every step of ``open()`` first says how it is undone.  The list of
-undos, run backwards, *is* ``close()``; it is also what runs when a later step
+Theory.  Every step of ``open()`` that succeeds says how it is undone.  The list
+of undos, run backwards, *is* ``close()``; it is also what runs when a later step
 fails.  So there is one way back, whether the way forward was long or short.
 
 A tap that this object created goes when its last fd closes (unless
@@ -217,6 +217,7 @@ class Tap:
         if before is None:
             raise _went_away(self._name)
         self._check_fits(before)
+        # Comes first, to run last: when all our queues are closed.
         undo.callback(_restore_flags, before)
         self._attach(undo, self._flags(before))
         return before
@@ -264,13 +265,14 @@ class Tap:
 
     def _configure_queues(self, undo: ExitStack, before: rtnl.Link | None) -> None:
         fd = self._fds[0]
-        if before:
-            size = tun_uapi.get_header_size(fd)
-            undo.callback(_unless_gone, lambda: tun_uapi.set_header_size(fd, size))
-            offload = _offloads(before.name)
-            undo.callback(_unless_gone, lambda: tun_uapi.set_offload(fd, offload))
+        size = tun_uapi.get_header_size(fd)
+        offload = _offloads(before.name) if before else Offload.NONE
         tun_uapi.set_header_size(fd, HEADER_SIZE)
+        if before:
+            undo.callback(_unless_gone, lambda: tun_uapi.set_header_size(fd, size))
         tun_uapi.set_offload(fd, Offload.NONE)
+        if before:
+            undo.callback(_unless_gone, lambda: tun_uapi.set_offload(fd, offload))
 
     def _configure_link(self, undo: ExitStack, before: rtnl.Link | None) -> None:
         """Change only what differs: an owner without CAP_NET_ADMIN can use a tap made ready."""
@@ -279,13 +281,13 @@ class Tap:
         if link is None:
             raise _went_away(name)
         if self._mtu is not None and self._mtu != link.mtu:
+            rtnl.set_mtu(name, self._mtu)
             if before:
                 undo.callback(_unless_missing, name, rtnl.set_mtu, link.mtu)
-            rtnl.set_mtu(name, self._mtu)
         if not link.up:
+            rtnl.set_up(name)
             if before:
                 undo.callback(_unless_missing, name, rtnl.set_down)
-            rtnl.set_up(name)
 
     def _refused(self, verb: str, error: OSError) -> HostError:
         cure = _ATTACH_CURES.get(error.errno or 0, "")
