@@ -127,6 +127,8 @@ void vnet_engine_destroy(struct vnet_engine *e)
 	if (!e)
 		return;
 	for (uint32_t i = 0; e->workers && i < e->worker_count; i++)
+		vnet_worker_stop(&e->workers[i]);
+	for (uint32_t i = 0; e->workers && i < e->worker_count; i++)
 		vnet_worker_fini(&e->workers[i]);
 	for (uint32_t i = 0; e->pairs && i < e->pair_count; i++) {
 		vnet_vring_stop(&e->pairs[i].receiveq);

@@ -253,14 +253,19 @@ static int command_stop(struct vnet_worker *w, struct vnet_command *command)
 	return 0;
 }
 
-void vnet_worker_fini(struct vnet_worker *w)
+void vnet_worker_stop(struct vnet_worker *w)
 {
 	struct vnet_command command = { .run = command_stop };
 
-	if (w->started) {
-		vnet_worker_run(w, &command);
-		pthread_join(w->thread, NULL);
-	}
+	if (!w->started)
+		return;
+	vnet_worker_run(w, &command);
+	pthread_join(w->thread, NULL);
+	w->started = false;
+}
+
+void vnet_worker_fini(struct vnet_worker *w)
+{
 	if (w->epoll_fd > 0)
 		close(w->epoll_fd);
 	if (w->wake_fd > 0)

@@ -116,7 +116,9 @@ static inline bool vnet_rx_active(struct vnet_engine *e, uint32_t pair)
 /** vnet_worker_init() - make the fds and the inbound queue, and start the thread */
 int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number,
 		     uint32_t inbound);
-/** vnet_worker_fini() - join the thread and release; harmless on one never started */
+/** vnet_worker_stop() - end the thread and join it; harmless on one never started */
+void vnet_worker_stop(struct vnet_worker *w);
+/** vnet_worker_fini() - release, once no worker of the engine runs: they put frames into each other's queue */
 void vnet_worker_fini(struct vnet_worker *w);
 
 /** vnet_worker_run() - run a command on one worker and wait. Return: its result */
