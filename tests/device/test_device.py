@@ -55,6 +55,7 @@ def test_reset_stops_the_rings_first_and_leaves_nothing() -> None:
 
 @pytest.mark.requirement("VIO-RST-01", "VIO-RST-04")
 def test_reset_is_possible_at_any_time() -> None:
+    """A device reset resets its queues too: their avail and used progress is gone."""
     target = device()
     for _ in range(2):
         commit(target, target.reset())
@@ -118,6 +119,15 @@ def test_news_of_a_ring_that_was_reset_away_is_dropped(index: int) -> None:
     target = running()
     commit(target, target.reset())
     assert commit(target, target.ring_broken(index)).effects == ()
+    assert target.status == 0
+    assert target.state.counters.ring_events_stale == 1
+
+
+@pytest.mark.requirement("VIO-RST-01")
+def test_no_ring_breaks_before_a_driver_is_there() -> None:
+    target = device()
+    commit(target, target.configure_queue(ring(0)))
+    commit(target, target.ring_broken(0))
     assert target.status == 0
     assert target.state.counters.ring_events_stale == 1
 

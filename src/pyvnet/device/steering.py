@@ -172,7 +172,10 @@ def configure_hash(current: SteeringState, data: bytes, rules: Rules) -> Outcome
 
 
 def _hashing(wanted: int, key: bytes, rules: Rules) -> tuple[HashType, bytes, tuple[str, ...]]:
-    """Hash types and 40-byte key by U-08 and U-13, with remarks; StateError on a refusal."""
+    """Hash types and 40-byte key by U-08 and U-13, with remarks; StateError on a refusal.
+
+    A key that is too long is left to the check of ``SteeringState``.
+    """
     remarks = []
     unknown = wanted & ~int(ALL_HASH_TYPES)
     if unknown and not rules.lenient_hash_types:
@@ -180,8 +183,6 @@ def _hashing(wanted: int, key: bytes, rules: Rules) -> tuple[HashType, bytes, tu
     if unknown:
         remarks.append(f"unsupported hash types {unknown:#x} are masked out")
     types = HashType(wanted & int(ALL_HASH_TYPES))
-    if len(key) > MAX_KEY_SIZE:
-        raise StateError(f"hash key of {len(key)} bytes is longer than {MAX_KEY_SIZE}")
     if types and not key:
         raise StateError("no hash key, but hash types")
     needed = key_bytes_needed(types)
