@@ -164,10 +164,10 @@ def _open(path: str | os.PathLike[str]) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
+        missing = error.errno == errno.ENOENT
+        cure = "`ip netns add NAME` makes one, `ip netns list` shows them" if missing else ""
         raise HostError(
-            f"cannot open network namespace {os.fspath(path)}",
-            error.errno,
-            "`ip netns add NAME` makes one, `ip netns list` shows them",
+            f"cannot open network namespace {os.fspath(path)}", error.errno, cure
         ) from error
 
 

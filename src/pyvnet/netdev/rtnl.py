@@ -159,7 +159,7 @@ def add_address(name: str, address: str, prefix_length: int) -> None:
 
 
 def add_neighbours(name: str, neighbours: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
-    """Pin IP address → MAC address, so that nobody has to answer ARP or ND."""
+    """Pin IP address → MAC address, so that nobody has to answer for it."""
     index = _existing(name).index
     pairs = dict(neighbours)
 

@@ -22,7 +22,6 @@ _TUNSETIFF: Final = 0x400454CA
 _TUNSETPERSIST: Final = 0x400454CB
 _TUNGETFEATURES: Final = 0x800454CF
 _TUNSETOFFLOAD: Final = 0x400454D0
-_TUNGETIFF: Final = 0x800454D2
 _TUNGETVNETHDRSZ: Final = 0x800454D7
 _TUNSETVNETHDRSZ: Final = 0x400454D8
 _TUNSETSTEERINGEBPF: Final = 0x800454E0
@@ -74,12 +73,6 @@ def set_iff(fd: int, name: str, flags: Iff) -> str:
     request = _IFREQ.pack(name.encode(), flags)
     answer = _IFREQ.unpack(ioctl(fd, _TUNSETIFF, request))
     return bytes(answer[0]).rstrip(b"\0").decode()
-
-
-def get_iff(fd: int) -> tuple[str, Iff]:
-    """TUNGETIFF: name and flags of the interface the queue belongs to."""
-    name, flags = _IFREQ.unpack(ioctl(fd, _TUNGETIFF, bytes(_IFREQ.size)))
-    return bytes(name).rstrip(b"\0").decode(), Iff(flags)
 
 
 def get_features(fd: int) -> Iff:

@@ -3,8 +3,8 @@
 
 Each "no" says why and what would help.  The host is asked by trying (see
 ``netdev.probe`` and ``netdev.host``); the device's offer is read from where
-the device itself takes it.  Exit status 0 however many noes there are: a
-report is no failure.
+the device itself takes it.  Exit status 0 whatever cannot be done: a report
+is no failure.
 """
 
 from __future__ import annotations
