@@ -78,12 +78,20 @@ class Attack:
     """A chain of ``pieces`` buffers at head 0 of a fresh ring of 8."""
 
     def __init__(
-        self, rig: Rig, role: str, *, pieces: int = 3, indirect: bool = False, size: int = 8
+        self,
+        rig: Rig,
+        role: str,
+        *,
+        pieces: int = 3,
+        indirect: bool = False,
+        start: int = 0,
+        table: int = 0,
+        **at: int,
     ) -> None:
         self.rig, self.role = rig, role
         self.index = {TX: 1, RX: 0, CTRL: 2 * rig.pairs}[role]
         rig.arena.wipe()
-        self.ring = Ring(rig.arena, size)
+        self.ring = Ring(rig.arena, 8, start, **at)
         self.buffers = [
             (rig.arena.take(length), length, write) for length, write in _lengths(role, pieces)
         ]
@@ -97,8 +105,10 @@ class Attack:
             )
             for i, (gpa, length, write) in enumerate(self.buffers)
         ]
-        self.table = rig.arena.take(16 * len(self.descs), 16) if indirect else self.ring.desc
-        rig.arena.memory.write(self.table, chain_bytes(self.descs))
+        self.table = self.ring.desc
+        if indirect:
+            self.table = table or rig.arena.take(16 * len(self.descs), 16)
+        rig.arena.poke(self.table, chain_bytes(self.descs))
         if indirect:
             self.ring.put(0, Desc(self.table, 16 * len(self.descs), INDIRECT, 0))
         self._fill()
@@ -108,16 +118,24 @@ class Attack:
         data = {TX: bytes(HDR) + FRAME, RX: b"", CTRL: COMMAND * len(self.buffers)}[self.role]
         for gpa, length, write in self.buffers:
             if not write:
-                self.rig.arena.memory.write(gpa, data[:length])
+                self.rig.arena.poke(gpa, data[:length])
                 data = data[length:]
 
     def gpa(self, number: int) -> int:
         """Where descriptor ``number`` of the chain lies."""
         return self.ring.desc if number == HEAD else self.table + 16 * number
 
+    def move(self, number: int, gpa: int) -> None:
+        """Put a buffer of the good chain somewhere else."""
+        _, length, write = self.buffers[number]
+        self.buffers[number] = (gpa, length, write)
+        self.descs[number] = self.descs[number]._replace(addr=gpa)
+        self.forge({number: self.descs[number]})
+        self._fill()
+
     def forge(self, forged: Mapping[int, Desc]) -> None:
         for number, desc in forged.items():
-            self.rig.arena.memory.write(self.gpa(number), desc.pack())
+            self.rig.arena.poke(self.gpa(number), desc.pack())
 
     def start(self, *, indirect: bool = True) -> None:
         self.rig.start(self.ring, self.index, indirect=indirect)

@@ -40,6 +40,7 @@ from pyvnet.datapath.memory import GuestMemory
 from pyvnet.datapath.policy import Policy
 from pyvnet.driver import memory as guest
 from pyvnet.driver.ring_split import Buffer, SplitRing
+from pyvnet.errors import UsageError
 from pyvnet.netdev import Pair
 from pyvnet.spec.ring import DESC, Desc, avail_ring_size, desc_table_size, used_ring_size
 from pyvnet.spec.transport import MemoryRegion, QueueSetup, receiveq, transmitq
@@ -106,34 +107,91 @@ def expect_held(before: tuple[int, int, int]) -> None:
     assert now == before, f"fds, threads, mappings: {before} before, {now} after"
 
 
-class Arena:
-    """Guest memory with canaries; see the module."""
+def _attack_specs(split: str) -> list[guest.RegionSpec]:
+    half = ATTACK_SIZE // 2
+    low = guest.RegionSpec(ATTACK_GPA, half, PAGE)
+    match split:
+        case "touching":
+            return [low, guest.RegionSpec(ATTACK_GPA + half, half)]
+        case "reversed":
+            high = guest.RegionSpec(ATTACK_GPA + half, half, PAGE)
+            return [guest.RegionSpec(ATTACK_GPA, half, PAGE + half), high]
+        case "hole":
+            return [low, guest.RegionSpec(ATTACK_GPA + half + PAGE, half)]
+        case _:
+            return [guest.RegionSpec(ATTACK_GPA, ATTACK_SIZE)]
 
-    def __init__(self) -> None:
-        sizes = ((_HIDDEN_GPA, PAGE), (ATTACK_GPA, ATTACK_SIZE), (_HIDDEN_GPA + PAGE, PAGE))
-        sizes += ((LANES_GPA, _LANES_SIZE), (_HIDDEN_GPA + 2 * PAGE, PAGE))  # type: ignore[assignment]
-        self.memory = guest.GuestMemory([guest.RegionSpec(gpa, size) for gpa, size in sizes])
-        attack, lanes = self.memory.regions[1], self.memory.regions[3]
-        self.base = attack.gpa + TRIM
-        self.end = attack.gpa + attack.size - TRIM
-        trimmed = (self.base, self.end - self.base, attack.mmap_offset + TRIM, attack.fd)
-        self.regions = (MemoryRegion(*trimmed), lanes)
-        self.words = self.memory.words(attack.gpa, attack.size // 2)
-        self._canaries = (
-            (_HIDDEN_GPA, 3 * PAGE),
-            (attack.gpa, TRIM),
-            (self.end, TRIM),
-        )
+
+class Arena:
+    """Guest memory with canaries; see the module.
+
+    ``split`` cuts the attack region in two, ``border`` being the first address of
+    the second: "touching" and "reversed" (in the file), which the engine joins,
+    "runs", which it cannot join, "hole", with a page of nothing between.
+    """
+
+    def __init__(self, split: str = "") -> None:
+        specs = [
+            guest.RegionSpec(_HIDDEN_GPA, PAGE),
+            *_attack_specs(split),
+            guest.RegionSpec(_HIDDEN_GPA + PAGE, PAGE),
+            guest.RegionSpec(LANES_GPA, _LANES_SIZE),
+            guest.RegionSpec(_HIDDEN_GPA + 2 * PAGE, PAGE),
+        ]
+        self.memory = guest.GuestMemory(specs)
+        *_, last, _, lanes, _ = self.memory.regions
+        first = self.memory.regions[1]
+        self.base = first.gpa + TRIM
+        self.end = last.gpa + last.size - TRIM
+        self.border = ATTACK_GPA + ATTACK_SIZE // 2
+        self.hole = last.gpa - self.border if split == "hole" else 0
+        self.regions = (*self._told(split), lanes)
+        self._words = None if split else self.memory.words(first.gpa, first.size // 2)
+        self._canaries = ((_HIDDEN_GPA, 3 * PAGE), (first.gpa, TRIM), (self.end, TRIM))
         for gpa, size in self._canaries:
             self.memory.write(gpa, b"\xc5" * size)
         self._next = self.base
         self._before = b""
         self.wipe()
 
+    def _told(self, split: str) -> tuple[MemoryRegion, ...]:
+        """The attack region as the engine is told of it, trimmed."""
+        if split == "runs":
+            self.border += PAGE // 8
+        if not split or split == "runs":
+            parts = [MemoryRegion(self.base, self.end - self.base, PAGE + TRIM, self._fd)]
+        else:
+            _, low, high, *_ = self.memory.regions
+            parts = [
+                MemoryRegion(self.base, low.size - TRIM, low.mmap_offset + TRIM, low.fd),
+                MemoryRegion(high.gpa, high.size - TRIM, high.mmap_offset, high.fd),
+            ]
+        if split == "runs":
+            whole, cut = parts[0], self.border - self.base
+            parts = [
+                MemoryRegion(whole.gpa, cut, whole.mmap_offset, whole.fd),
+                MemoryRegion(self.border, whole.size - cut, whole.mmap_offset + cut, whole.fd),
+            ]
+        return tuple(parts)
+
+    @property
+    def _fd(self) -> int:
+        return self.memory.regions[0].fd
+
     def wipe(self) -> None:
         """Forget what was taken; what is there now is nothing anybody meant."""
-        self.memory.write(self.base, b"\xa7" * (self.end - self.base))
+        for region in self.regions[:-1]:
+            self.memory.write(region.gpa, b"\xa7" * region.size)
         self._next = self.base
+
+    def poke(self, gpa: int, data: bytes) -> None:
+        """Write as much of it as there is memory for."""
+        try:
+            self.memory.write(gpa, data)
+        except UsageError:
+            for i in range(len(data)):
+                with suppress(UsageError):
+                    self.memory.write(gpa + i, data[i : i + 1])
 
     def take(self, size: int, align: int = 1) -> int:
         """Reserve bytes of the attack region."""
@@ -144,22 +202,34 @@ class Arena:
 
     def store16(self, gpa: int, value: int) -> None:
         """One aligned store of a word in the attack region."""
-        self.words[(gpa - ATTACK_GPA) >> 1] = value & 0xFFFF
+        if self._words is None:
+            self.memory.write(gpa, struct.pack("<H", value & 0xFFFF))
+        else:
+            self._words[(gpa - ATTACK_GPA) >> 1] = value & 0xFFFF
 
     def load16(self, gpa: int) -> int:
         """One aligned load."""
-        return self.words[(gpa - ATTACK_GPA) >> 1]
+        if self._words is None:
+            return int.from_bytes(self.memory.read(gpa, 2), "little")
+        return self._words[(gpa - ATTACK_GPA) >> 1]
 
     def freeze(self) -> None:
         """Remember every byte of the attack region."""
-        self._before = self.memory.read(self.base, self.end - self.base)
+        self._before = self._all()
+
+    def frozen(self, gpa: int, size: int) -> bytes:
+        """What `freeze` remembers of these bytes."""
+        at = gpa - self.base - (self.hole if gpa >= self.border else 0)
+        return self._before[at : at + size]
+
+    def _all(self) -> bytes:
+        return b"".join(self.memory.read(r.gpa, r.size) for r in self.regions[:-1])
 
     def check(self, *allowed: tuple[int, int]) -> None:
         """No byte has changed since `freeze` but in ``allowed`` (gpa, size), and no canary."""
-        before = bytearray(self._before)
-        after = bytearray(self.memory.read(self.base, self.end - self.base))
+        before, after = bytearray(self._before), bytearray(self._all())
         for gpa, size in allowed:
-            at = gpa - self.base
+            at = gpa - self.base - (self.hole if gpa >= self.border else 0)
             before[at : at + size] = after[at : at + size] = bytes(size)
         if before != after:
             wrong = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
@@ -174,15 +244,15 @@ class Arena:
 class Ring:
     """A virtqueue of ``size`` entries in the attack region, every word of it ours to forge."""
 
-    def __init__(self, arena: Arena, size: int = 8, start: int = 0) -> None:
+    def __init__(self, arena: Arena, size: int = 8, start: int = 0, **at: int) -> None:
         self.arena, self.size, self.start = arena, size, start
-        self.desc = arena.take(desc_table_size(size), 16)
-        self.avail = arena.take(avail_ring_size(size), 2)
-        self.used = arena.take(used_ring_size(size), 4)
-        memory = arena.memory
-        memory.write(self.desc, bytes(desc_table_size(size)))
-        memory.write(self.avail, bytes(2) + struct.pack("<H", start) + bytes(2 * size + 2))
-        memory.write(self.used, bytes(2) + struct.pack("<H", start) + bytes(8 * size + 2))
+        self.desc = at.get("desc") or arena.take(desc_table_size(size), 16)
+        self.avail = at.get("avail") or arena.take(avail_ring_size(size), 2)
+        self.used = at.get("used") or arena.take(used_ring_size(size), 4)
+        index = bytes(2) + struct.pack("<H", start)
+        arena.poke(self.desc, bytes(desc_table_size(size)))
+        arena.poke(self.avail, index.ljust(avail_ring_size(size), b"\0"))
+        arena.poke(self.used, index.ljust(used_ring_size(size), b"\0"))
 
     @property
     def used_area(self) -> tuple[int, int]:
@@ -293,13 +363,14 @@ class Rig:
         workers: int | None = None,
         handoff_slots: int = 0,
         neighbour: bool = True,
+        split: str = "",
         **policy: Any,
     ) -> None:
         self.native = hooks
         self.pairs = pairs
         self._stack = ExitStack()
         with ExitStack() as stack:
-            self.arena = Arena()
+            self.arena = Arena(split)
             stack.callback(self.arena.close)
             self.port = stack.enter_context(Pair(pairs))
             self.wire = self.port.wire(0)
@@ -337,9 +408,8 @@ class Rig:
     ) -> None:
         # In the victim's arena only the last but one region is for lanes.
         if memory is self.arena.memory:
-            for number in (0, 1, 2):
-                spec = memory.regions[number]
-                memory.alloc(spec.size, align=1, region=number)
+            for number, region in enumerate(memory.regions[:-2]):
+                memory.alloc(region.size, align=1, region=number)
         lane = Lane(engine, memory, wire, pair)
         stack.callback(lane.close)
         self.lanes.append(lane)
@@ -403,10 +473,10 @@ class Rig:
         """Let the ``countdown``-th call of a kind fail."""
         assert self.native.lib.vnet_test_fail(site, countdown) == 0
 
-    def flip(self, gpa: int, value: bytes, countdown: int = 1) -> None:
-        """Write ``value`` at ``gpa`` right after the engine's ``countdown``-th read of it."""
-        lib = self.native.lib
-        assert lib.vnet_test_flip(self.table.cdata, gpa, len(value), value, countdown) == 0
+    def flip(self, gpa: int, value: bytes, table: GuestMemory | None = None) -> None:
+        """Write ``value`` at ``gpa`` right after the engine has read it for the first time."""
+        lib, cdata = self.native.lib, (table or self.table).cdata
+        assert lib.vnet_test_flip(cdata, gpa, len(value), value, 1) == 0
 
     @property
     def reads(self) -> int:
