@@ -24,6 +24,7 @@ from pyvnet.datapath.policy import Policy
 from pyvnet.datapath.stats import PairStats
 from pyvnet.device.device import DEFAULT_OFFER, DeviceSettings, VirtioNetDevice
 from pyvnet.device.effects import Activate, ConfigChanged, Deactivate, Effect, SetPolicy
+from pyvnet.device.settings import DEFAULT_QUEUE_SIZE
 from pyvnet.driver.driver import Driver
 from pyvnet.errors import DriverError, HostError, UsageError
 from pyvnet.spec.features import Feature
@@ -76,7 +77,7 @@ class Device:
         mac: bytes | None = None,
         workers: int | None = None,
         compat: Iterable[str] = (),
-        max_queue_size: int = 1024,
+        max_queue_size: int = DEFAULT_QUEUE_SIZE,
         native: Native = DEFAULT,
     ) -> None:
         self._netdev = netdev

@@ -25,6 +25,9 @@ DEFAULT_OFFER: Final = (
     | Feature.HASH_REPORT
 )
 
+# Largest ring taken unless told otherwise, in descriptors: what QEMU allows too.
+DEFAULT_QUEUE_SIZE: Final = 1024
+
 LENIENT_HASH_TYPES: Final = "lenient-hash-types"
 RSS_SURVIVES_VQ_PAIRS: Final = "rss-survives-vq-pairs"
 EX_TYPES_ALWAYS: Final = "ex-types-always"
@@ -47,7 +50,7 @@ class DeviceSettings:
     max_virtqueue_pairs: int
     mac: bytes
     offered: Feature = DEFAULT_OFFER
-    max_queue_size: int = 1024
+    max_queue_size: int = DEFAULT_QUEUE_SIZE
     compat: frozenset[str] = frozenset()
     relaxed_dependencies: bool = False
 

@@ -15,13 +15,12 @@ import textwrap
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-from pyvnet.device.device import DEFAULT_OFFER
+from pyvnet.device.settings import DEFAULT_OFFER, DEFAULT_QUEUE_SIZE
 from pyvnet.netdev import host, probe
 from pyvnet.netdev.finding import YES, Finding, no
 from pyvnet.netdev.tun_uapi import MAX_QUEUES
 from pyvnet.spec.features import Feature
 from pyvnet.spec.net_hdr import HDR_HASH_SIZE, HDR_V1_SIZE
-from pyvnet.spec.ring import MAX_QUEUE_SIZE
 from pyvnet.spec.rss import ALL_HASH_TYPES, MAX_KEY_SIZE, MAX_TABLE_LENGTH, HashType
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def _device() -> _Tree:
         "max_table_length": MAX_TABLE_LENGTH,
         # The engine's VNET_MAX_PAIRS is the tun driver's limit, on purpose.
         "max_queue_pairs": MAX_QUEUES,
-        "max_queue_size": MAX_QUEUE_SIZE,
+        "max_queue_size": DEFAULT_QUEUE_SIZE,
         "header_sizes": [HDR_V1_SIZE, HDR_HASH_SIZE],
         "steering": _findings(_STEERING),
     }
