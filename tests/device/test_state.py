@@ -254,6 +254,24 @@ def test_steering_that_no_negotiated_command_sets(features: int, change: dict[st
     assert refused(value)
 
 
+def test_queue_beyond_the_last_before_the_rings_run() -> None:
+    target = device()
+    commit(target, target.configure_queue(ring(8)))
+    assert not refused(wire(target.state))
+    assert refused(set_at(wire(target.state), "queues.0.index", 9))
+
+
+@pytest.mark.requirement("U-60")
+def test_number_of_pairs_without_a_control_queue() -> None:
+    """With MQ alone no command can have set one."""
+    source, target = device(relaxed=True), device(relaxed=True)
+    negotiate(source, int(Feature.VERSION_1 | Feature.MQ))
+    commit(source, source.write_status(15))
+    target.restore(source.state)
+    with pytest.raises(StateError, match="number of pairs"):
+        target.restore(DeviceState.from_dict(set_at(wire(source.state), "steering.pairs", 2)))
+
+
 def test_device_without_an_offered_feature_refuses_a_state_that_has_it() -> None:
     source = running()
     smaller = device(offered=Feature(without(Feature.RSS)))
