@@ -128,7 +128,11 @@ class Device:
         self.close()
 
     def close(self) -> None:
-        """The shutdown order, in one place; harmless twice."""
+        """The shutdown order, in one place; harmless twice.
+
+        A driver that is still there finds a device that was reset and does nothing any more.
+        """
+        self.detach()
         self._unwatch_ctrl()
         if self._engine is not None and self._loop is not None:
             self._loop.remove_reader(self._engine.event_fd)
@@ -229,6 +233,8 @@ class Device:
     def _apply(self, effect: Effect) -> list[int]:
         """Carry out one effect; returns virtqueues that could not be started."""
         match effect:
+            case SetPolicy() if self._engine is None:
+                pass  # a driver lets go after the device was closed
             case SetPolicy(policy):
                 with Policy.compile(policy, self._native) as compiled:
                     self.engine.set_policy(compiled)
