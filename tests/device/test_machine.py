@@ -117,7 +117,7 @@ class World:
     def apply(self, transition: Transition) -> None:
         for effect in transition.effects:
             match effect:
-                case Activate(_, queues):
+                case Activate(_, queues, _):
                     assert not self.running, "started twice"
                     self.running = frozenset(queue.index for queue in queues)
                 case Deactivate():

@@ -8,9 +8,10 @@ import itertools
 import pytest
 
 from pyvnet.device import negotiation
+from pyvnet.device.effects import Activate
 from pyvnet.device.settings import DEFAULT_OFFER
 from pyvnet.spec.features import NO_FEATURES, Feature
-from tests.device.support import PAIRS, commit, device, negotiate, running, without
+from tests.device.support import PAIRS, commit, device, negotiate, ring, running, without
 
 NEED_CTRL_VQ = Feature.MQ | Feature.RSS | Feature.HASH_REPORT
 BITS = [bit for bit in Feature if bit & DEFAULT_OFFER]
@@ -81,6 +82,29 @@ def test_queue_layout_follows_what_was_negotiated(
     assert (target.queue_count, target.controlq_index) == (2 * PAIRS + 1, 2 * PAIRS)
     negotiate(target, features)
     assert (target.queue_count, target.controlq_index) == (count, controlq)
+
+
+@pytest.mark.parametrize(
+    ("features", "controlq"),
+    [
+        (without(), 2 * PAIRS),
+        (without(Feature.MQ, Feature.RSS), 2),
+        (int(Feature.VERSION_1), None),
+    ],
+)
+def test_start_names_the_control_queue_of_its_own_layout(
+    features: int, controlq: int | None
+) -> None:
+    """Also where the layout is news to the device: one write to DRIVER_OK, a state put back."""
+    target = device()
+    commit(target, target.write_driver_features(features))
+    commit(target, target.configure_queue(ring(0)))
+    *_, activate = commit(target, target.write_status(15)).effects
+    assert isinstance(activate, Activate)
+    assert activate.controlq_index == controlq
+    *_, activate = device().restore(target.state).effects
+    assert isinstance(activate, Activate)
+    assert activate.controlq_index == controlq
 
 
 def test_layout_without_control_queue() -> None:

@@ -195,7 +195,8 @@ class VirtioNetDevice:
 
     def _start_effects(self, state: DeviceState) -> tuple[Effect, ...]:
         queues = state.active_queues(self._settings)
-        return SetPolicy(self._policy(state)), Activate(state.features, queues)
+        controlq = negotiation.controlq_index(state.max_virtqueue_pairs, state.features)
+        return SetPolicy(self._policy(state)), Activate(state.features, queues, controlq)
 
     def configure_queue(self, setup: QueueSetup) -> Transition:
         """The driver laid out a virtqueue; it starts with DRIVER_OK and not before (VIO-STAT-01).

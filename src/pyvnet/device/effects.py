@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """Start the rings; ``features`` are the negotiated ones.  The controlq is among the queues."""
+    """Start the rings under the negotiated ``features``.
+
+    ``controlq_index`` says which of them is the controlq, None if there is no
+    such queue.  Go by it and not by the device, which is still in the state
+    before the transition.
+    """
 
     features: Feature
     queues: tuple[ActiveQueue, ...]
+    controlq_index: int | None
 
 
 @dataclass(frozen=True, slots=True)
