@@ -220,9 +220,13 @@ static bool judge(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slo
 /* Return: 1 a frame is in the slot; 0 one was lost; -EAGAIN the host port has nothing more */
 static int read_frame(struct vnet_pair *pair, struct vnet_slot *slot)
 {
-	int n = pair->port.ops->recv(&pair->port, slot->header,
-				     sizeof(slot->header) + sizeof(slot->frame));
+	int n;
 
+	if (!pair->port
+		     .attached) /* only held a frame; the kernel would answer as if it were gone */
+		return -EAGAIN;
+	n = pair->port.ops->recv(&pair->port, slot->header,
+				 sizeof(slot->header) + sizeof(slot->frame));
 	if (n == -ENODEV) {
 		vnet_worker_port_gone(pair);
 		return -EAGAIN;

@@ -167,7 +167,7 @@ static void handle(struct vnet_worker *w, const struct epoll_event *event)
 /* Frames that no fd will announce: one held for buffers that came, or still to be made by the null port. */
 static bool has_frames(const struct vnet_pair *pair)
 {
-	return (pair->holds_frame || pair->port.credit) && !pair->rx_waits;
+	return (pair->holds_frame || (pair->port.credit && pair->port.attached)) && !pair->rx_waits;
 }
 
 /* Work that no fd will announce. Return: is some left? */

@@ -79,6 +79,21 @@ def test_frames_queued_in_a_host_queue_before_a_shrink_are_drained_not_lost() ->
         assert sum(len(rig.take(pair)) for pair in range(2)) == 150
 
 
+@pytest.mark.requirement("U-62")
+def test_a_detached_host_queue_is_not_read_any_more() -> None:
+    with Rig(pairs=2, workers=2, port="null") as rig:
+        rig.policy(hash_types=0, port_queues=2)
+        rig.port.inject(1, 1 << 40)  # without end
+        rig.rounds(lambda: rig.stats(1).rx_port_frames > 0)
+        rig.policy(hash_types=0, port_queues=1)
+        seen = rig.stats(1).rx_port_frames
+        rig.port.inject(0, 10_000)
+        rig.rounds(lambda: rig.stats(0).rx_port_frames == 10_000)
+        assert rig.stats(1).rx_port_frames == seen
+        rig.policy(hash_types=0, port_queues=2)
+        rig.rounds(lambda: rig.stats(1).rx_port_frames > seen)
+
+
 @pytest.mark.parametrize("header", [12, 20])
 def test_the_header_length_changes_under_traffic(header: int) -> None:
     with Rig(workers=2, buffers=40) as rig:
