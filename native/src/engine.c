@@ -66,6 +66,21 @@ static int init_workers(struct vnet_engine *e, uint32_t inbound)
 	return 0;
 }
 
+/*
+ * Watch the host port queues while an error can still be told: what changes
+ * later changes an entry of the epoll set, which needs nothing that may lack.
+ */
+static int command_watch(struct vnet_worker *w, struct vnet_command *command)
+{
+	int error = 0;
+
+	(void)command;
+	for (uint32_t i = w->number; !error && i < w->engine->pair_count;
+	     i += w->engine->worker_count)
+		error = vnet_worker_update_port(&w->engine->pairs[i]);
+	return error;
+}
+
 static int init(struct vnet_engine *e, const struct vnet_engine_config *config)
 {
 	uint32_t per_worker = config->handoff_slots ? config->handoff_slots : DEFAULT_SLOTS;
@@ -76,10 +91,11 @@ static int init(struct vnet_engine *e, const struct vnet_engine_config *config)
 	pthread_mutex_init(&e->control, NULL);
 	e->pairs = zalloc_aligned(e->pair_count, sizeof(*e->pairs));
 	e->workers = zalloc_aligned(e->worker_count, sizeof(*e->workers));
+	/* Before anything may fail: destroying a half-made engine closes what is not -1. */
+	for (uint32_t i = 0; e->pairs && i < e->pair_count; i++)
+		e->pairs[i].port.fd = -1;
 	if (!e->pairs || !e->workers)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < e->pair_count; i++)
-		e->pairs[i].port.fd = -1;
 	e->event_fd = VNET_FAILS(VNET_FAIL_FD) ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (e->event_fd < 0)
 		return errno ? -errno : -EMFILE;
@@ -90,6 +106,11 @@ static int init(struct vnet_engine *e, const struct vnet_engine_config *config)
 		error = init_pair(e, config, i);
 	if (!error)
 		error = init_workers(e, per_worker);
+	if (!error) {
+		struct vnet_command command = { .run = command_watch };
+
+		error = vnet_workers_run(e, &command);
+	}
 	if (!error)
 		error = vnet_engine_set_policy(e, e->policy);
 	return error;
@@ -268,9 +289,12 @@ static void remap(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_vri
 		return;
 	vnet_vring_break(vr, VNET_BREAK_RING_ADDRESS);
 	vnet_count(&pair->stats.rings_broken, 1);
-	if (vr == &pair->receiveq)
+	if (vr == &pair->receiveq) {
 		atomic_fetch_and(&w->engine->rx_active[pair->index / 64],
 				 ~(UINT64_C(1) << (pair->index % 64)));
+		pair->rx_waits = false; /* no kick of this ring will end the wait */
+		vnet_worker_update_port(pair);
+	}
 	vnet_worker_report(w->engine);
 }
 

@@ -42,17 +42,13 @@ static int command_start(struct vnet_worker *w, struct vnet_command *command)
 	if (error)
 		return error;
 	error = vnet_worker_watch_kick(pair, vr, true);
-	if (error) {
+	if (error)
 		vnet_vring_stop(vr);
-		return error;
-	}
-	if (vr == &pair->receiveq) {
-		pair->rx_waits = false;
+	else if (vr == &pair->receiveq)
 		set_active(w->engine, pair->index, true);
-		return vnet_worker_update_port(pair);
-	}
-	pair->tx_ready = true; /* chains made available, or kicked for, before the ring ran */
-	return 0;
+	else /* chains made available, or kicked for, before the ring ran */
+		pair->tx_ready = true;
+	return error;
 }
 
 static void fill_state(const struct vnet_vring *vr, struct vnet_queue_state *state)
