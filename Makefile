@@ -9,7 +9,9 @@ SHELL := /bin/bash
 
 VENV := .venv
 PY := $(VENV)/bin/python
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 # More arguments for pytest: make test PYTEST_ARGS='-x tests/device'
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
@@ -17,7 +19,7 @@ FUZZ_SECONDS ?= 60
 NATIVE := src/pyvnet/_native
 C_SOURCES := $(sort $(wildcard native/src/*.c))
 C_HEADERS := $(sort $(wildcard native/include/pyvnet/*.h native/src/*.h))
-EXT := $(if $(wildcard $(NATIVE)/_ffi.c),$(NATIVE)/_ffi.abi3.so)
+EXT := $(NATIVE)/_ffi.abi3.so
 EXT_INPUTS := setup.py $(NATIVE)/_ffi.c $(C_SOURCES) $(C_HEADERS)
 FUZZERS := $(patsubst native/fuzz/fuzz_%.c,%,$(sort $(wildcard native/fuzz/fuzz_*.c)))
 C_FLAGS := -std=gnu11 -pthread -Inative/include -Inative/src
@@ -49,28 +51,29 @@ build:
 	mkdir -p $@
 	touch build/.lock
 
-$(NATIVE)/_ffi.abi3.so: $(EXT_INPUTS) | $(VENV)/.deps build
+$(EXT): $(EXT_INPUTS) | $(VENV)/.deps build
 	$(LOCKED) $(PY) setup.py -q build_ext --inplace --build-temp build/ext
 	touch $@
 
 # --- other builds of the same extension ----------------------------------------
 
-VARIANT_FLAGS_asan := $(SANITIZE)
-VARIANT_FLAGS_tsan := -fsanitize=thread -fno-omit-frame-pointer
+VARIANT_FLAGS_asan := -O1 $(SANITIZE)
+VARIANT_FLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer
 VARIANT_FLAGS_hooks := -DVNET_TEST_HOOKS=1
+VARIANT_FLAGS_debug := -O0 -g3
 VARIANT_FLAGS_asan-hooks := $(VARIANT_FLAGS_asan) $(VARIANT_FLAGS_hooks)
 VARIANT_FLAGS_tsan-hooks := $(VARIANT_FLAGS_tsan) $(VARIANT_FLAGS_hooks)
 VARIANT = build/$(1)/_ffi.abi3.so
 
 build/%/_ffi.abi3.so: $(EXT_INPUTS) | $(VENV)/.deps build
-	CFLAGS='$(VARIANT_FLAGS_$*)' LDFLAGS='$(filter -fsanitize%,$(VARIANT_FLAGS_$*))' \
-	$(LOCKED) $(PY) setup.py -q build_ext --force --build-lib build/$*/lib --build-temp build/$*/tmp
+	PYVNET_CFLAGS='$(VARIANT_FLAGS_$*)' $(LOCKED) $(PY) setup.py -q build_ext --force --build-lib build/$*/lib --build-temp build/$*/tmp
 	mv build/$*/lib/pyvnet/_native/_ffi.abi3.so $@
 
-.PHONY: native-asan native-tsan native-hooks
+.PHONY: native-asan native-tsan native-hooks native-debug
 native-asan: $(call VARIANT,asan) $(call VARIANT,asan-hooks) ## the extension under ASan and UBSan
 native-tsan: $(call VARIANT,tsan) $(call VARIANT,tsan-hooks) ## the extension under TSan
 native-hooks: $(call VARIANT,hooks) ## the extension with test hooks compiled in
+native-debug: $(call VARIANT,debug) ## the extension without optimisation
 
 # --- run ------------------------------------------------------------------------
 
@@ -95,26 +98,36 @@ test-debug: setup native-hooks test-needs ## the asyncio tests again, with async
 soak: setup native-hooks test-needs ## the long tests
 	$(PY) -m pytest -m soak $(PYTEST_ARGS)
 
+# pytest captures what a sanitizer prints, so reports go to files; one of any process fails the target.
+define SANITIZED
+	rm -f build/$(1)/report.*
+	status=0; $(2) || status=$$?; \
+	if compgen -G 'build/$(1)/report.*' >/dev/null; then cat build/$(1)/report.*; exit 1; fi; \
+	exit $$status
+endef
+
 # Python's own allocations are never freed in full at exit: leaks are counted by tests instead.
-# libstdc++ comes first so that ASan finds __cxa_throw for C++ extensions (matplotlib's).
+# libstdc++ is loaded early so that ASan finds __cxa_throw for C++ extensions (matplotlib's).
 .PHONY: asan
+asan: export PYVNET_NATIVE = $(CURDIR)/$(call VARIANT,asan)
+asan: export PYVNET_NATIVE_HOOKS = $(CURDIR)/$(call VARIANT,asan-hooks)
+asan: export PYTHONMALLOC = malloc
+asan: ASAN = detect_leaks=0:allocator_may_return_null=1:log_path=$(CURDIR)/build/asan/report
+asan: UBSAN = print_stacktrace=1:log_path=$(CURDIR)/build/asan/report
+asan: PRELOAD = $$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)
 asan: setup native-asan test-needs ## the whole suite over the ASan and UBSan build
-	PYVNET_NATIVE=$(CURDIR)/$(call VARIANT,asan) \
-	PYVNET_NATIVE_HOOKS=$(CURDIR)/$(call VARIANT,asan-hooks) \
-	PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 \
-	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
-	$(PY) -m pytest -m 'not soak' $(PYTEST_ARGS)
+	$(call SANITIZED,asan,ASAN_OPTIONS=$(ASAN) UBSAN_OPTIONS=$(UBSAN) LD_PRELOAD="$(PRELOAD)" \
+		$(PY) -m pytest -m 'not soak' $(PYTEST_ARGS))
 
 # TSan's shadow memory needs the address layout setarch -R gives.
 .PHONY: tsan
+tsan: export PYVNET_NATIVE = $(CURDIR)/$(call VARIANT,tsan)
+tsan: export PYVNET_NATIVE_HOOKS = $(CURDIR)/$(call VARIANT,tsan-hooks)
+tsan: TSAN = halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tools/tsan.supp
 tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
-	PYVNET_NATIVE=$(CURDIR)/$(call VARIANT,tsan) \
-	PYVNET_NATIVE_HOOKS=$(CURDIR)/$(call VARIANT,tsan-hooks) \
-	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tools/tsan.supp \
-	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so)" \
-	setarch -R $(PY) -m pytest -m tsan $(PYTEST_ARGS)
+	$(call SANITIZED,tsan,TSAN_OPTIONS=$(TSAN):log_path=$(CURDIR)/build/tsan/report \
+		LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
+		setarch -R $(PY) -m pytest -m tsan $(PYTEST_ARGS))
 
 # --- fuzzing --------------------------------------------------------------------
 
@@ -191,4 +204,4 @@ coverage-doc: $(VENV)/.deps ## rewrite docs/spec-coverage.md from ids, tests and
 
 .PHONY: clean
 clean: ## remove what was built; the environment stays
-	rm -rf build dist native/fuzz/artifacts $(NATIVE)/_ffi.abi3.so
+	rm -rf build dist native/fuzz/artifacts $(EXT)

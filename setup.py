@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The one C extension: cffi's generated module and every file of the data plane."""
 
+import os
 from pathlib import Path
 
 from setuptools import Extension, setup
 
-GENERATED = "src/pyvnet/_native/_ffi.c"
+# The other builds of the Makefile: sanitizers, test hooks, no optimisation.
+VARIANT = os.environ.get("PYVNET_CFLAGS", "").split()
 
 
 def files(pattern: str) -> list[str]:
@@ -17,14 +19,20 @@ setup(
     ext_modules=[
         Extension(
             "pyvnet._native._ffi",
-            sources=[GENERATED, *files("src/*.c")],
+            sources=["src/pyvnet/_native/_ffi.c", *files("src/*.c")],
             depends=files("**/*.h"),
             include_dirs=["native/include", "native/src"],
-            extra_compile_args=["-std=gnu11", "-O2", "-g", "-pthread", "-fvisibility=hidden"],
-            extra_link_args=["-pthread"],
+            extra_compile_args=[
+                "-std=gnu11",
+                "-O2",
+                "-g",
+                "-pthread",
+                "-fvisibility=hidden",
+                *VARIANT,
+            ],
+            extra_link_args=["-pthread", *VARIANT],
             py_limited_api=True,
         )
-    ]
-    if Path(GENERATED).exists()
-    else []
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
