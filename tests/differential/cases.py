@@ -87,6 +87,11 @@ def _but(value: int, end: int, rng: random.Random) -> int:
     return (value + rng.randrange(1, end)) % end
 
 
+def _offset(rng: random.Random) -> int:
+    """Of a fragment, not the first; any single bit makes one."""
+    return rng.choice((1 << rng.randrange(13), rng.randrange(1, 0x2000)))
+
+
 def _hash_types(name: str, rng: random.Random) -> int:
     if name == "no types":
         return 0
@@ -137,7 +142,7 @@ def _ipv4(plan: Plan, rng: random.Random) -> frames.Ipv4:
         src=rng.randbytes(4),
         dst=rng.randbytes(4),
         options=rng.randbytes(4 * header_sizes.get(plan["ihl"], 0)),
-        offset=rng.randrange(1, 0x2000) if fragment in ("middle", "last") else 0,
+        offset=_offset(rng) if fragment in ("middle", "last") else 0,
         more_fragments=fragment in ("first", "middle"),
         dont_fragment=fragment == "atomic",
         identification=rng.randrange(0x10000),
@@ -214,7 +219,7 @@ def _routing(role: str | None, units: int, rng: random.Random) -> frames.Extensi
 
 def _fragment(kind: str, rng: random.Random) -> frames.Extension:
     return frames.fragment_header(
-        rng.randrange(1, 0x2000) if kind in ("middle", "last") else 0,
+        _offset(rng) if kind in ("middle", "last") else 0,
         more=kind in ("first", "middle"),
         identification=rng.getrandbits(32),
     )

@@ -6,7 +6,7 @@ So the matrix counts what was sent, not what was meant.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pyvnet.spec.rss import ALL_HASH_TYPES, hash_type_names
 from pyvnet.testing import frames
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from tests.differential.axes import Plan
     from tests.differential.cases import Case
+
+_HOME_ADDRESS: Final = bytes([frames.OPTION_HOME_ADDRESS, 16])
 
 
 def observe(case: Case) -> Plan:
@@ -139,11 +141,10 @@ def _home(chain: Sequence[frames.Extension]) -> str:
     ]
     if any(name == "hopopts" for name, _ in found):
         return "in hopopts"
-    if not found and any(
-        bytes([frames.OPTION_HOME_ADDRESS, 16]) in header.data
-        for header in chain
-        if header.name == "dstopts"
-    ):
+    # One whose address is cut off is no more than a malformed option.
+    behind = (h.data.rfind(_HOME_ADDRESS) for h in chain if h.name == "dstopts")
+    lengths = (len(h.data) for h in chain if h.name == "dstopts")
+    if not found and any(0 < at <= n - 18 for at, n in zip(behind, lengths, strict=True)):
         return "behind malformed"
     return _qualities([valid for _, valid in found], bad="bad length")
 

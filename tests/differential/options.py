@@ -88,15 +88,18 @@ def _broken_options(count: int, homes: list[bytes], place: str, rng: random.Rand
     if place == "last" and rng.random() < 0.3:
         # A type without a length.
         return [*_options(count, homes, 1, rng), bytes([rng.randrange(1, 256)])]
-    extra = bytes([rng.randrange(1, 256), 0, *_data(rng.randrange(4), rng)])
-    options = _options(count, homes, len(extra), rng)
+    data = _data(rng.randrange(4), rng)
+    options = _options(count, homes, 2 + len(data), rng)
     found = [at for at, option in enumerate(options) if option in homes]
     at = {
         "before homes": rng.randint(0, min(found, default=len(options))),
         "behind homes": rng.randint(max(found, default=-1) + 1, len(options)),
     }.get(place, len(options))
-    beyond = len(extra) - 2 + sum(map(len, options[at:])) + 1
-    options.insert(at, bytes([extra[0], rng.randrange(beyond, 256)]) + extra[2:])
+    left = len(data) + sum(map(len, options[at:]))
+    kind, length = rng.randrange(1, 256), rng.randrange(left + 1, 256)
+    if left < 16 and rng.random() < 0.5:
+        kind, length = frames.OPTION_HOME_ADDRESS, 16  # as if the address went on behind
+    options.insert(at, frames.option(kind, data, length=length))
     return options
 
 
