@@ -100,6 +100,7 @@ class Device:
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._notify_config: Callable[[], None] | None = None
+        self._controlq: int | None = None  # its index in the layout of the rings that run
         self._ctrl_kick = -1
         self._running: set[int] = set()
 
@@ -238,7 +239,8 @@ class Device:
             case SetPolicy(policy):
                 with Policy.compile(policy, self._native) as compiled:
                     self.engine.set_policy(compiled)
-            case Activate(features, queues):
+            case Activate(features, queues, controlq):
+                self._controlq = controlq
                 return [queue.index for queue in queues if not self._try_start(queue, features)]
             case Deactivate():
                 for index in sorted(self._running):
@@ -277,23 +279,18 @@ class Device:
             indirect=bool(features & Feature.INDIRECT_DESC),
         )
         self._running.add(setup.index)
-        if setup.index == self._device_controlq(features):
+        if setup.index == self._controlq:
             self._watch_ctrl(setup.kick_fd)
 
     def _stop(self, index: int) -> QueueState:
-        if index == self._device.controlq_index:
+        if index == self._controlq:
             self._unwatch_ctrl()
         self._running.discard(index)
         return self.engine.stop_queue(self._engine_index(index))
 
-    def _device_controlq(self, features: Feature) -> int | None:
-        if not features & Feature.CTRL_VQ:
-            return None
-        return 2 * self._pairs if features & (Feature.MQ | Feature.RSS) else 2
-
     def _engine_index(self, index: int) -> int:
         """The engine keeps the controlq behind all pairs, whatever was negotiated."""
-        return 2 * self._pairs if index == self._device.controlq_index else index
+        return 2 * self._pairs if index == self._controlq else index
 
     # The control virtqueue.
 
@@ -357,8 +354,8 @@ class Device:
         while (event := self.engine.next_event()) is not None:
             if isinstance(event, RingBroken):
                 index = event.index
-                if index == 2 * self._pairs:
-                    index = self._device.controlq_index or index
+                if index == 2 * self._pairs and self._controlq is not None:
+                    index = self._controlq
                 _log.warning("virtqueue %d broke: %s", index, event.reason.name)
                 self.perform(self._device.ring_broken(index))
             else:
