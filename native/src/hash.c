@@ -95,14 +95,21 @@ static uint32_t choose_ipv6(uint32_t types, bool always, const struct vnet_flow 
 	return VIRTIO_NET_HASH_REPORT_NONE;
 }
 
-/* Contribution of @size bytes that stand at @position of the hash input. */
+/*
+ * Contribution of @size bytes, a multiple of 4, that stand at @position of the
+ * hash input.  Four lookups a turn: a loop of single ones is half as fast.
+ */
 static inline uint32_t hash_bytes(const struct vnet_toeplitz *t, uint32_t position,
 				  const uint8_t *bytes, uint32_t size)
 {
 	uint32_t hash = 0;
 
-	for (uint32_t i = 0; i < size; i++)
-		hash ^= t->table[position + i][bytes[i]];
+	for (uint32_t i = 0; i < size; i += 4) {
+		const uint32_t (*table)[256] = &t->table[position + i];
+
+		hash ^= table[0][bytes[i]] ^ table[1][bytes[i + 1]] ^ table[2][bytes[i + 2]] ^
+			table[3][bytes[i + 3]];
+	}
 	return hash;
 }
 

@@ -41,25 +41,6 @@ static int check(const struct vnet_policy_config *c)
 	return 0;
 }
 
-static void add_in_force(struct vnet_policy *policy, uint32_t pair)
-{
-	policy->in_force[pair / 64 % VNET_PAIR_WORDS] |= UINT64_C(1) << (pair % 64);
-}
-
-static void collect_in_force(struct vnet_policy *policy)
-{
-	const struct vnet_steering *s = &policy->steering;
-
-	if (s->mode == VNET_STEER_AUTOMATIC) {
-		for (uint32_t i = 0; i < s->pairs; i++)
-			add_in_force(policy, i);
-		return;
-	}
-	add_in_force(policy, s->unclassified_queue);
-	for (uint32_t i = 0; i <= s->indirection_table_mask; i++)
-		add_in_force(policy, s->indirection_table[i]);
-}
-
 int vnet_policy_create(const struct vnet_policy_config *config, struct vnet_policy **out)
 {
 	struct vnet_policy *policy;
@@ -79,7 +60,6 @@ int vnet_policy_create(const struct vnet_policy_config *config, struct vnet_poli
 	policy->wants_hash = config->steering.hash_types &&
 			     (config->steering.mode == VNET_STEER_RSS ||
 			      config->header_length == sizeof(struct virtio_net_hdr_v1_hash));
-	collect_in_force(policy);
 	vnet_toeplitz_init(&policy->toeplitz, policy->steering.key);
 	*out = policy;
 	return 0;

@@ -24,16 +24,10 @@ struct vnet_policy {
 	uint32_t port_queues;
 	bool merge_rx;
 	bool wants_hash; /* someone looks at the hash: RSS, or a header that reports it */
-	uint64_t in_force[VNET_PAIR_WORDS]; /* receiveqs a frame may go to (U-60) */
 	struct vnet_toeplitz toeplitz;
 };
 
 struct vnet_policy *vnet_policy_get(struct vnet_policy *policy);
-
-static inline bool vnet_policy_in_force(const struct vnet_policy *policy, uint32_t pair)
-{
-	return policy->in_force[pair / 64] >> (pair % 64) & 1;
-}
 
 /** vnet_steer() - the receiveq of a frame ("RSS processing", "Automatic receive steering") */
 static inline uint16_t vnet_steer(const struct vnet_policy *policy, struct vnet_hash hash,

@@ -309,9 +309,8 @@ void vnet_rx_inbound(struct vnet_worker *w, uint32_t budget)
 			break;
 		slot = vnet_slot(&e->slots, number);
 		pair = &e->pairs[slot->queue];
-		/* The policy may have changed since it was steered: never to a queue no longer in force (U-41). */
-		if (VNET_GUARD(RX_IN_FORCE, !vnet_policy_in_force(w->policy, pair->index)) ||
-		    !vnet_rx_active(e, pair->index)) {
+		/* Stopped since it was steered.  A policy cannot have gone: its inbound queues empty first. */
+		if (!vnet_rx_active(e, pair->index)) {
 			vnet_count_shared(&pair->stats.rx_drop_queue_off, 1);
 		} else {
 			enum place result = place(w, pair, slot);

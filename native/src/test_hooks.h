@@ -23,7 +23,6 @@
 	X(HEAD_IN_USE)         \
 	X(NEXT_RANGE)          \
 	X(CHAIN_LOOP)          \
-	X(CHAIN_PIECES)        \
 	X(CHAIN_BYTES)         \
 	X(ZERO_LENGTH)         \
 	X(DIRECTION)           \
@@ -44,17 +43,14 @@
 	X(RX_NO_MERGE)         \
 	X(RX_OVERRUN)          \
 	X(RX_QUEUE_RUNNING)    \
-	X(RX_IN_FORCE)         \
 	X(RX_PORT_SHORT)       \
-	X(TX_HEADER_SHORT)     \
 	X(TX_FRAME_SHORT)      \
 	X(TX_FRAME_LONG)       \
 	X(TX_DIRECTION)        \
 	X(TX_OFFLOAD)          \
 	X(CTRL_LENGTH)         \
 	X(POLICY_QUEUE)        \
-	X(POLICY_MASK)         \
-	X(HANDOFF_FULL)
+	X(POLICY_MASK)
 
 #define VNET_GUARD_ENUM(name) VNET_GUARD_##name,
 enum vnet_guard { VNET_GUARD_NAMES(VNET_GUARD_ENUM) VNET_GUARD_COUNT };

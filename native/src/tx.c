@@ -52,10 +52,9 @@ static bool chain_allowed(const struct vnet_worker *w, const struct vnet_chain *
 {
 	uint32_t header = w->policy->header_length;
 
-	if (VNET_GUARD(TX_DIRECTION, chain->writable) ||
-	    VNET_GUARD(TX_HEADER_SHORT, chain->read_bytes < header))
+	if (VNET_GUARD(TX_DIRECTION, chain->writable))
 		return false;
-	if (VNET_GUARD(TX_FRAME_SHORT, chain->read_bytes - header < ETHERNET_HEADER))
+	if (VNET_GUARD(TX_FRAME_SHORT, chain->read_bytes < header + ETHERNET_HEADER))
 		return false;
 	return !VNET_GUARD(TX_FRAME_LONG, chain->read_bytes - header > VNET_FRAME_MAX);
 }

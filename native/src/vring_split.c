@@ -65,8 +65,6 @@ static int add_buffer(struct walk *w, const struct virtq_desc *desc)
 		w->malformed = true;
 	if (w->malformed)
 		return 0;
-	if (VNET_GUARD(CHAIN_PIECES, p->count >= VNET_CHAIN_MAX))
-		return broken(w->vr, VNET_BREAK_CHAIN_TOO_LONG);
 	n = vnet_mem_map(w->mem, desc->addr, desc->len, &p->iov[p->count],
 			 VNET_CHAIN_MAX - p->count);
 	if (n < 0)
