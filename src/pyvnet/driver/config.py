@@ -43,6 +43,7 @@ class ConfigWatch:
         self._again = False
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
+        self._stopped: Exception | None = None
 
     async def read(self) -> NetConfig:
         """Read configuration space in one consistent piece."""
@@ -58,6 +59,8 @@ class ConfigWatch:
     async def wait_change(self) -> NetConfig:
         """Wait for a change that this method has not returned before; returns the new contents."""
         await self._changed.wait()
+        if self._stopped is not None:
+            raise self._stopped
         self._changed.clear()
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -71,8 +74,10 @@ class ConfigWatch:
             self._fd = self._transport.config_change_fd
             self._loop.add_reader(self._fd, self._interrupt)
 
-    async def stop(self) -> None:
-        """Take no more notifications; harmless twice."""
+    async def stop(self, reason: Exception) -> None:
+        """Take no more notifications; whoever waits for one gets ``reason``.  Harmless twice."""
+        self._stopped = reason
+        self._changed.set()
         if self._loop is not None:
             self._loop.remove_reader(self._fd)
             self._loop = None

@@ -153,13 +153,14 @@ class Control:
 
         ``request`` may be empty or cut short, ``writable`` may be 0, but not both.
         """
-        if self._queue is None:
+        queue = self._queue
+        if queue is None:
             raise UsageError("there is no controlq: CTRL_VQ was not negotiated")
         async with self._lock:
-            chain = self._submit(self._queue, request, writable, layout)
+            chain = self._submit(queue, request, writable, layout)
             try:
                 async with asyncio.timeout(self._timeout):
-                    return await self._answer(self._queue, chain, writable)
+                    return await queue.wait_for(lambda: self._answer(queue, chain, writable))
             except TimeoutError:
                 name = command_name(request[0], request[1]) if len(request) >= 2 else "a command"
                 raise TimeoutError(f"no answer to {name} within {self._timeout} s") from None
@@ -190,14 +191,13 @@ class Control:
         return chain
 
     @staticmethod
-    async def _answer(queue: DriverQueue, chain: Chain, writable: int) -> CtrlAnswer:
-        """Wait for one chain; an older one, whose sender gave up, is only cleared away."""
+    def _answer(queue: DriverQueue, chain: Chain, writable: int) -> CtrlAnswer | None:
+        """Take one chain back, if it is there.
+
+        An older one, whose sender gave up waiting, is only cleared away.
+        """
         memory = queue.ring.memory
-        while True:
-            await queue.wait_used()
-            used = queue.ring.poll()
-            if used is None:
-                continue
+        while (used := queue.ring.poll()) is not None:
             exchange = used.chain.token
             if not isinstance(exchange, _Exchange):
                 queue.others.append(used)
@@ -206,3 +206,4 @@ class Control:
             exchange.free(memory)
             if used.chain is chain:
                 return CtrlAnswer(used.length, data)
+        return None

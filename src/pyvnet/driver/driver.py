@@ -373,7 +373,7 @@ class Driver:
                 await self.transport.set_status(DeviceStatus.RESET)
         finally:
             self._tear_down()
-            await self._watch.stop()
+            await self._watch.stop(UsageError("the driver is closed"))
             await self.transport.aclose()
 
     async def __aenter__(self) -> Self:

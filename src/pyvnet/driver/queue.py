@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyvnet.driver.ring_split import SplitRing, Used
     from pyvnet.spec.transport import QueueSetup
+
+_T = TypeVar("_T")
 
 
 def new_eventfd() -> int:
@@ -54,7 +56,7 @@ class DriverQueue:
     Attributes:
         index: virtqueue index.
         ring: the driver's end of it.
-        called: set upon every interrupt, and when the queue fails.
+        called: set upon every interrupt, when somebody took used elements, and upon failure.
         others: chains that came back and were not put there by the driver itself.
         failure: why the ring cannot be used any more, if so.
     """
@@ -70,6 +72,7 @@ class DriverQueue:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_call: Callable[[DriverQueue], None] | None = None
         self._fds: list[int] = []
+        self._waiting = 0
         try:
             self._fds = [new_eventfd()]
             self._fds.append(new_eventfd())
@@ -123,16 +126,26 @@ class DriverQueue:
         self.failure = reason
         self.called.set()
 
-    async def wait_used(self) -> None:
-        """Sleep until `SplitRing.poll` has something to give; raises what `fail` was told."""
-        ring = self.ring
-        while not ring.ready():
-            if self.failure is not None:
-                raise self.failure
-            self.called.clear()
-            if not ring.arm():
-                await self.called.wait()
-        ring.disarm()
+    async def wait_for(self, attempt: Callable[[], _T | None]) -> _T:
+        """Try until ``attempt`` gives something, sleeping until the device moves in between.
+
+        Several may wait at once.  Who takes used elements must set `called`, so
+        that others who wait for the same room look again; and interrupts are
+        turned off only by the last to leave.  Raises what `fail` was told.
+        """
+        self._waiting += 1
+        try:
+            while (result := attempt()) is None:
+                if self.failure is not None:
+                    raise self.failure
+                self.called.clear()
+                if not self.ring.arm():
+                    await self.called.wait()
+            return result
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self.failure is None:
+                self.ring.disarm()
 
     def statistics(self) -> QueueStatistics:
         """Counters of this queue."""

@@ -221,13 +221,12 @@ class SplitRing:
         elif direct_prefix >= count:
             raise UsageError("an indirect table needs at least one buffer")
         needed = direct_prefix + indirect
-        free = self._free
-        if needed > len(free):
+        if needed > len(self._free):
             if needed > self.size:
                 raise UsageError(f"a chain of {needed} descriptors in a queue of {self.size}")
-            raise RingFullError(f"{needed} descriptors needed, {len(free)} free")
+            raise RingFullError(f"{needed} descriptors needed, {len(self._free)} free")
         table = self._write_table(buffers[direct_prefix:]) if indirect else 0
-        indexes = [free.pop() for _ in range(needed)]
+        indexes = self.reserve(needed)
         last = needed - 1
         for i, index in enumerate(indexes):
             following, flags = (indexes[i + 1], _NEXT) if i < last else (0, 0)
@@ -237,10 +236,7 @@ class SplitRing:
             else:
                 gpa, length, write = buffers[i]
                 flags |= _WRITE if write else 0
-            self.memory.write(
-                self.desc_table + abi.DESC_SIZE * index,
-                abi.DESC.pack(gpa, length, flags, following),
-            )
+            self.write_descriptor(index, gpa, length, flags, following)
         chain = Chain(indexes, token, writable, table)
         self.stage(chain)
         return chain
@@ -261,8 +257,22 @@ class SplitRing:
         self.memory.write(table, entries)
         return table
 
+    def reserve(self, count: int) -> list[int]:
+        """Take free descriptors, for `add` or for a chain laid out by hand."""
+        if count > len(self._free):
+            raise RingFullError(f"{count} descriptors needed, {len(self._free)} free")
+        return [self._free.pop() for _ in range(count)]
+
+    def write_descriptor(
+        self, index: int, gpa: int, length: int, flags: int, following: int
+    ) -> None:
+        """Write one descriptor as it is; not one the device can see."""
+        self.memory.write(
+            self.desc_table + abi.DESC_SIZE * index, abi.DESC.pack(gpa, length, flags, following)
+        )
+
     def stage(self, chain: Chain) -> None:
-        """Put an already written chain on the avail ring; `add` does, and forgers may."""
+        """Put a written chain on the avail ring; `poll` will know it as outstanding."""
         self._chains[chain.head] = chain
         self.outstanding += 1
         self._avail[2 + (self._next_avail & self._mask)] = chain.head

@@ -89,26 +89,31 @@ class Transmitter:
         self, data: bytes, header: NetHdr | bytes | None = None, cuts: Sequence[int] = ()
     ) -> None:
         """`send_nowait`, but wait for room."""
-        while True:
+
+        def attempt() -> bool | None:
             try:
                 self.send_nowait(data, header, cuts)
             except RingFullError:
-                await self.queue.wait_used()
-            else:
-                return
+                return None
+            return True
+
+        await self.queue.wait_for(attempt)
 
     async def flush(self) -> None:
         """Wait until the device has given every frame back."""
-        self.reap()
-        while self.queue.ring.outstanding:
-            await self.queue.wait_used()
+
+        def attempt() -> bool | None:
             self.reap()
+            return None if self.queue.ring.outstanding else True
+
+        await self.queue.wait_for(attempt)
 
     def reap(self) -> None:
         """Collect what the device has given back; raises DeviceViolation."""
         poll = self.queue.ring.poll
         while (used := poll()) is not None:
             self._collect(used)
+            self.queue.called.set()
 
     def _collect(self, used: Used) -> None:
         gpa = used.chain.token

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: MIT
+"""The driver's end of the split ring against an independent walker (plain_device.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyvnet.driver import Buffer, DeviceViolation, GuestMemory, RegionSpec, RingFullError, SplitRing
+from pyvnet.driver.ring_split import Chain, cut_buffer
+from pyvnet.errors import UsageError
+from tests.driver.plain_device import PlainMemory, PlainRing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@contextmanager
+def both_ends(
+    size: int, *, event_idx: bool = False, indirect: bool = False, start: int = 0
+) -> Iterator[tuple[SplitRing, PlainRing]]:
+    """A ring, and the device's end of it over its own mapping."""
+    with GuestMemory(1 << 20) as memory:
+        ring = SplitRing(memory, size, event_idx=event_idx, indirect=indirect, start=start)
+        device_memory = PlainMemory(memory.regions)
+        yield ring, PlainRing(device_memory, ring.setup(0), event_idx=event_idx)
+        device_memory.close()
+
+
+def pieces(ring: SplitRing, *lengths: int, writable: int = 0) -> list[Buffer]:
+    """Fresh buffers of these lengths, the last ``writable`` of them writable."""
+    first = len(lengths) - writable
+    return [Buffer(ring.memory.alloc(n), n, i >= first) for i, n in enumerate(lengths)]
+
+
+def used(ring: SplitRing) -> tuple[Chain, int]:
+    item = ring.poll()
+    assert item is not None
+    return item.chain, item.length
+
+
+@pytest.mark.parametrize("size", [1, 2, 64, 32768])
+def test_the_layout_keeps_the_alignments_of_the_standard(size: int) -> None:
+    with GuestMemory(8 << 20) as memory:
+        memory.alloc(1)
+        ring = SplitRing(memory, size)
+        assert ring.desc_table % 16 == 0
+        assert ring.avail_ring % 2 == 0
+        assert ring.used_ring % 4 == 0
+        ends = [
+            (ring.desc_table, 16 * size),
+            (ring.avail_ring, 6 + 2 * size),
+            (ring.used_ring, 6 + 8 * size),
+        ]
+        for gpa, length in ends:
+            assert not any(memory.read(gpa, length))
+        assert ring.desc_table + 16 * size <= ring.avail_ring
+        assert ring.avail_ring + 6 + 2 * size <= ring.used_ring
+
+
+@pytest.mark.parametrize("size", [0, 3, 65536, -1])
+def test_what_is_no_queue_size_is_refused(size: int) -> None:
+    with GuestMemory(4096) as memory, pytest.raises(UsageError, match="not a queue size"):
+        SplitRing(memory, size)
+
+
+def test_a_ring_can_lie_in_a_region_of_choice() -> None:
+    specs = [RegionSpec(0x10000, 0x10000), RegionSpec(0x40000, 0x10000)]
+    with GuestMemory(specs) as memory:
+        ring = SplitRing(memory, 8, region=1)
+        assert min(ring.desc_table, ring.avail_ring, ring.used_ring) >= 0x40000
+
+
+def test_a_chain_arrives_as_it_was_added_and_comes_back_with_its_token() -> None:
+    with both_ends(4) as (ring, device):
+        buffers = pieces(ring, 10, 20, 30, writable=1)
+        ring.memory.write(buffers[0].gpa, b"0123456789")
+        ring.add(buffers, "token")
+        assert device.pop() is None, "visible before publish"
+        assert ring.publish()
+        chain = device.pop()
+        assert chain is not None
+        assert chain.readable == [(b.gpa, b.length) for b in buffers[:2]]
+        assert chain.writable == [(b.gpa, b.length) for b in buffers[2:]]
+        assert device.gather(chain)[:10] == b"0123456789"
+        device.scatter(chain, b"answer")
+        device.push(chain.head, 6)
+        assert ring.poll() is None, "visible before the device published"
+        device.publish()
+        done, length = used(ring)
+        assert (done.token, length, ring.outstanding, ring.free_descriptors) == ("token", 6, 0, 4)
+        assert ring.memory.read(buffers[2].gpa, 6) == b"answer"
+        assert ring.poll() is None
+
+
+@pytest.mark.requirement("VIO-SPL-06")
+@pytest.mark.parametrize("direct_prefix", [0, 1, 2])
+def test_indirect_tables_with_and_without_direct_descriptors_in_front(direct_prefix: int) -> None:
+    with both_ends(4, indirect=True) as (ring, device):
+        buffers = pieces(ring, 1, 2, 3, writable=1)
+        chain = ring.add(buffers, indirect=True, direct_prefix=direct_prefix)
+        assert len(chain.descriptors) == direct_prefix + 1
+        table = chain.table
+        ring.publish()
+        seen = device.pop()
+        assert seen is not None
+        assert [n for _, n in seen.readable + seen.writable] == [1, 2, 3]
+        device.push(seen.head, 0)
+        device.publish()
+        used(ring)
+        assert ring.memory.alloc(16 * (3 - direct_prefix)) == table, "the table was not given back"
+
+
+def test_indirect_is_chosen_when_it_was_negotiated_and_pays() -> None:
+    with both_ends(2, indirect=True) as (ring, _):
+        assert ring.add(pieces(ring, 1)).table == 0
+        assert ring.add(pieces(ring, 1, 1, 1)).table != 0
+    with both_ends(2) as (ring, _):
+        with pytest.raises(UsageError, match="not negotiated"):
+            ring.add(pieces(ring, 1, 1), indirect=True)
+        assert ring.free_descriptors == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "match"),
+    [
+        ([], "0 bytes"),
+        ([(0, False)], "empty"),
+        ([(1, True), (1, False)], "behind a writable"),
+        ([(0xFFFFFFFF, True), (1, True)], "4294967296 bytes"),
+        ([(1, False)] * 3, "queue of 2"),
+    ],
+)
+def test_chains_the_standard_forbids_are_refused(
+    shape: Sequence[tuple[int, bool]], match: str
+) -> None:
+    with both_ends(2) as (ring, _):
+        with pytest.raises(UsageError, match=match):
+            ring.add([Buffer(0x4000_0000, length, writable) for length, writable in shape])
+        assert (ring.free_descriptors, ring.outstanding) == (2, 0)
+
+
+def test_a_full_ring_says_so_and_stages_nothing() -> None:
+    with both_ends(2) as (ring, device):
+        ring.add(pieces(ring, 1))
+        with pytest.raises(RingFullError):
+            ring.add(pieces(ring, 1, 1))
+        ring.publish()
+        assert device.available == 1
+
+
+@pytest.mark.requirement("VIO-SPL-13")
+def test_kicks_without_event_idx_follow_the_used_flag() -> None:
+    with both_ends(4) as (ring, device):
+        assert not ring.publish(), "nothing was staged"
+        ring.add(pieces(ring, 1))
+        assert ring.publish()
+        device.set_used_flags(1)
+        ring.add(pieces(ring, 1))
+        assert not ring.publish()
+        device.set_used_flags(0)
+        ring.add(pieces(ring, 1))
+        assert ring.publish()
+
+
+@pytest.mark.requirement("VIO-SPL-14")
+@pytest.mark.parametrize("start", [0, 5, 65530, 65535])
+def test_kicks_with_event_idx_come_exactly_when_avail_event_is_passed(start: int) -> None:
+    """Invariant: a kick is due iff entry number avail_event became visible in this publish."""
+    with both_ends(16, event_idx=True, start=start) as (ring, device):
+        device.set_used_flags(1)  # not the flags' business any more
+        for batch in (1, 2, 3):
+            for offset in range(-2, 5):
+                event = (device.taken + offset) & 0xFFFF
+                device.set_avail_event(event)
+                for _ in range(batch):
+                    ring.add(pieces(ring, 1))
+                assert ring.publish() == (0 <= offset < batch), (batch, offset)
+                while (chain := device.pop()) is not None:
+                    device.push(chain.head, 0)
+                device.publish()
+                while ring.poll() is not None:
+                    pass
+
+
+@pytest.mark.requirement("VIO-SPL-07", "VIO-SPL-08")
+def test_interrupts_without_event_idx_are_asked_for_by_flag() -> None:
+    with both_ends(4) as (ring, device):
+        ring.disarm()
+        assert device.memory.number(ring.avail_ring, "H") == 1
+        ring.add(pieces(ring, 1))
+        ring.publish()
+        chain = device.pop()
+        assert chain is not None
+        assert not ring.arm()
+        assert device.memory.number(ring.avail_ring, "H") == 0
+        device.push(chain.head, 0)
+        assert device.publish()
+        assert ring.arm(), "the second look must see what is there"
+
+
+@pytest.mark.requirement("VIO-SPL-09", "VIO-SPL-10")
+def test_interrupts_with_event_idx_are_asked_for_by_number() -> None:
+    with both_ends(8, event_idx=True, start=65534) as (ring, device):
+        for _ in range(6):
+            ring.add(pieces(ring, 1))
+        ring.publish()
+        ring.disarm()
+        assert device.memory.number(ring.avail_ring, "H") == 0, "the flag stays 0 with EVENT_IDX"
+        assert not ring.arm(later=2)
+        notified = []
+        for _ in range(5):
+            chain = device.pop()
+            assert chain is not None
+            device.push(chain.head, 0)
+            notified.append(device.publish())
+        assert notified == [False, False, True, False, False]
+        assert ring.arm()
+        assert ring.arm(later=4)
+        assert not ring.arm(later=5)
+
+
+# --- the device breaks a rule ----------------------------------------------------------
+
+
+def test_an_id_that_is_not_outstanding_is_a_violation() -> None:
+    for head in (1, 4, 0xFFFFFFFF):
+        with both_ends(4) as (ring, device):
+            ring.add(pieces(ring, 1))
+            ring.publish()
+            device.push(head, 0)
+            device.publish()
+            with pytest.raises(DeviceViolation, match=f"id {head}, which is not outstanding"):
+                ring.poll()
+
+
+def test_the_same_id_twice_is_a_violation() -> None:
+    with both_ends(4) as (ring, device):
+        chain = ring.add(pieces(ring, 1))
+        ring.add(pieces(ring, 1))
+        ring.publish()
+        device.push(chain.head, 0)
+        device.push(chain.head, 0)
+        device.publish()
+        used(ring)
+        with pytest.raises(DeviceViolation, match="not outstanding"):
+            ring.poll()
+
+
+@pytest.mark.requirement("VIO-SPL-12")
+@pytest.mark.parametrize("indirect", [False, True])
+def test_more_bytes_than_are_writable_is_a_violation(indirect: bool) -> None:
+    with both_ends(4, indirect=indirect) as (ring, device):
+        chain = ring.add(pieces(ring, 100, 7, 5, writable=2))
+        ring.publish()
+        device.push(chain.head, 13)
+        device.publish()
+        with pytest.raises(DeviceViolation, match=r"used\.len is 13 for a chain with 12 writable"):
+            ring.poll()
+
+
+@pytest.mark.parametrize("by", [2, 5, 32768, 65535])
+def test_a_used_index_beyond_what_is_outstanding_is_a_violation(by: int) -> None:
+    with both_ends(4) as (ring, device):
+        ring.add(pieces(ring, 1))
+        ring.publish()
+        device.memory.write(ring.used_ring + 2, struct.pack("<H", by))
+        with pytest.raises(DeviceViolation, match="1 chains are outstanding"):
+            ring.poll()
+
+
+# --- at random -------------------------------------------------------------------------
+
+
+def test_cuts_cover_the_buffer_without_gaps() -> None:
+    assert cut_buffer(100, 10, (3, 4), writable=True) == [
+        Buffer(100, 3, True), Buffer(103, 4, True), Buffer(107, 3, True),
+    ]  # fmt: skip
+    assert cut_buffer(100, 10, (10, 0, 20), writable=False) == [Buffer(100, 10)]
+
+
+@given(
+    size=st.sampled_from([1, 2, 8, 64]),
+    event_idx=st.booleans(),
+    indirect=st.booleans(),
+    start=st.sampled_from([0, 1, 65500, 65535]),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=60, deadline=None)
+def test_random_traffic_loses_nothing_and_leaves_the_ring_empty(
+    size: int, event_idx: bool, indirect: bool, start: int, seed: int
+) -> None:
+    """Invariant: every chain comes back once, with its token, in whatever order."""
+    rng = random.Random(seed)
+    with both_ends(size, event_idx=event_idx, indirect=indirect, start=start) as (ring, device):
+        gpa = ring.memory.alloc(64)
+        sent, back, held = [], list[object](), list[int]()
+        for number in range(200):
+            count = rng.randint(1, size + 2 if indirect else size)
+            cuts = [Buffer(gpa, rng.randint(1, 64), False) for _ in range(count)]
+            with contextlib.suppress(UsageError):  # full, or larger than the ring
+                ring.add(cuts, number, indirect=indirect and rng.random() < 0.7)
+                sent.append(number)
+            if rng.random() < 0.5:
+                ring.publish()
+            _device_turn(rng, device, held)
+            while rng.random() < 0.8 and (item := ring.poll()) is not None:
+                back.append(item.chain.token)
+        ring.publish()
+        while device.available or held or device.shown != device.used:
+            _device_turn(rng, device, held)
+        while (item := ring.poll()) is not None:
+            back.append(item.chain.token)
+        assert sorted(back, key=str) == sorted(sent, key=str)
+        assert (ring.outstanding, ring.free_descriptors) == (0, size)
+
+
+def _device_turn(rng: random.Random, device: PlainRing, held: list[int]) -> None:
+    """Take some chains, give some of those in hand back in any order, perhaps show them."""
+    while rng.random() < 0.6 and (chain := device.pop()) is not None:
+        held.append(chain.head)
+    rng.shuffle(held)
+    while held and rng.random() < 0.6:
+        device.push(held.pop(), 0)
+    if rng.random() < 0.5:
+        device.publish()
