@@ -115,6 +115,34 @@ def test_extended_addresses_take_the_places_of_the_base_header_s() -> None:
     assert classify(frames.build(ip, frames.sctp()), plain) == classify(base, plain)
 
 
+@pytest.mark.requirement("U-21", "U-22")
+@pytest.mark.parametrize("cut", range(1, 18))
+def test_a_home_address_that_leaves_its_header_is_none(cut: int) -> None:
+    """What follows the header continues the option, byte by byte, but does not count."""
+    home = frames.home_address("2001:db8::aaaa")
+    # The bytes in the header, cut short by its end, and the others as what follows it.
+    fill = frames.padn(8 + -(2 + cut) % 8)
+    header = frames.extension(frames.DSTOPTS, fill + home[:cut])
+    rest = (home[cut:] + bytes(8))[:20]
+    l4 = frames.L4(frames.UDP, rest, (("udp.sport", 2), ("udp.dport", 2), ("udp.rest", 16)))
+    verdict = classify(frames.build(frames.Ipv6(extensions=[header]), l4))
+    assert verdict.hash_report == HashReport.UDPV6_EX
+    ports = int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")
+    base = classify(packet("2001:db8::1", "2001:db8:1::2", frames.udp(*ports)))
+    assert verdict.hash_value == base.hash_value
+
+
+@pytest.mark.requirement("U-23")
+@pytest.mark.parametrize("bit", range(16))
+def test_any_bit_of_the_offset_makes_a_fragment(bit: int) -> None:
+    data = bytearray(FRAME_OF[HashType.TCPV4].data)
+    data[20:22] = (1 << bit).to_bytes(2, "big")
+    frame = frames.Frame(bytes(data), FRAME_OF[HashType.TCPV4].layout)
+    # Bit 15 is reserved, bit 14 says "don't fragment".
+    expected = HashReport.IPV4 if bit < 14 else HashReport.TCPV4
+    assert classify(frame).hash_report == expected
+
+
 @pytest.mark.requirement("NET-HASH-09")
 @pytest.mark.parametrize("size", [12, 36])
 def test_every_input_bit_is_hashed_with_the_key_bits_at_its_place(size: int) -> None:
