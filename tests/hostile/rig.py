@@ -473,10 +473,12 @@ class Rig:
         """Let the ``countdown``-th call of a kind fail."""
         assert self.native.lib.vnet_test_fail(site, countdown) == 0
 
-    def flip(self, gpa: int, value: bytes, table: GuestMemory | None = None) -> None:
-        """Write ``value`` at ``gpa`` right after the engine has read it for the first time."""
+    def flip(
+        self, gpa: int, value: bytes, table: GuestMemory | None = None, *, read: int = 1
+    ) -> None:
+        """Write ``value`` at ``gpa`` right after the engine has read it so many times."""
         lib, cdata = self.native.lib, (table or self.table).cdata
-        assert lib.vnet_test_flip(cdata, gpa, len(value), value, 1) == 0
+        assert lib.vnet_test_flip(cdata, gpa, len(value), value, read) == 0
 
     @property
     def reads(self) -> int:
