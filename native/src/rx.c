@@ -103,6 +103,8 @@ static enum place place(struct vnet_worker *w, struct vnet_pair *pair, const str
 			vnet_count_shared(&pair->stats.rx_drop_queue_off, 1);
 			return DROPPED;
 		}
+		if (got == -ENOSPC)
+			return unfit(w, pair, n);
 		if (VNET_GUARD(RX_OVERRUN, !got)) {
 			vr->ops->rewind(vr, chains, n);
 			return NO_BUFFERS;

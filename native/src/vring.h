@@ -48,7 +48,8 @@ struct vnet_vring_ops {
 	/* Resolve the ring's addresses in @mem. -EINVAL: outside it, or misaligned. */
 	int (*map)(struct vnet_vring *vr, const struct vnet_mem *mem);
 	/* 1: @chain filled, pieces appended; 0: none available; -EBADMSG: malformed, only
-	 * chain->head is valid, push it with len 0; -EPIPE: broken */
+	 * chain->head is valid, push it with len 0; -ENOSPC: not popped, no room behind the
+	 * pieces in hand; -EPIPE: broken */
 	int (*pop)(struct vnet_vring *vr, const struct vnet_mem *mem, struct vnet_pieces *pieces,
 		   struct vnet_chain *chain);
 	void (*rewind)(struct vnet_vring *vr, const struct vnet_chain *chains, uint32_t count);

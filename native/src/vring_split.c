@@ -67,6 +67,8 @@ static int add_buffer(struct walk *w, const struct virtq_desc *desc)
 		return 0;
 	n = vnet_mem_map(w->mem, desc->addr, desc->len, &p->iov[p->count],
 			 VNET_CHAIN_MAX - p->count);
+	if (n == -ENOSPC && w->chain->first)
+		return n; /* alone it may fit: too much is in hand already */
 	if (n < 0)
 		return broken(w->vr,
 			      n == -EFAULT ? VNET_BREAK_DESC_ADDRESS : VNET_BREAK_CHAIN_TOO_LONG);
