@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 int vnet_fd_dup(int fd)
@@ -31,6 +33,7 @@ static int dup_fds(struct vnet_vring *vr, const struct vnet_queue_config *config
 		if (fd < -1 || (fd == -1 && from[i] >= 0))
 			return fd;
 		*to[i] = fd;
+		vr->may_block |= fd >= 0 && !(fcntl(fd, F_GETFL) & O_NONBLOCK);
 	}
 	return 0;
 }
@@ -101,12 +104,19 @@ void vnet_vring_stop(struct vnet_vring *vr)
 	vr->staged_count = 0;
 }
 
-static void signal_fd(int fd)
+/*
+ * Never wait for a peer.  A full eventfd or socket is a notification that is
+ * still pending.  Whether a write would block is asked first where the file says
+ * it may: the flag is the peer's, so it is not for us to change.
+ */
+static void signal_fd(const struct vnet_vring *vr, int fd)
 {
+	struct pollfd room = { .fd = fd, .events = POLLOUT };
 	const uint64_t one = 1;
 
-	/* A full eventfd or socket is a notification that is still pending. */
-	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
+	if (fd < 0 || (vr->may_block && (poll(&room, 1, 0) <= 0 || !(room.revents & POLLOUT))))
+		return;
+	if (write(fd, &one, sizeof(one)) < 0)
 		return;
 }
 
@@ -120,18 +130,22 @@ void vnet_vring_break(struct vnet_vring *vr, enum vnet_break reason)
 	vr->running = false;
 	atomic_store(&vr->broken, (uint32_t)reason);
 	atomic_store(&vr->unreported, 1);
-	signal_fd(vr->err_fd);
+	signal_fd(vr, vr->err_fd);
 }
 
 void vnet_vring_notify(const struct vnet_vring *vr)
 {
-	signal_fd(vr->call_fd);
+	signal_fd(vr, vr->call_fd);
 }
 
 void vnet_eventfd_drain(int fd)
 {
 	uint64_t count;
+	struct iovec iov = { &count, sizeof(count) };
 
+	/* Another ring may have the same file and have emptied it since: read without waiting. */
+	if (preadv2(fd, &iov, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP)
+		return;
 	if (read(fd, &count, sizeof(count)) < 0)
 		return; /* spurious wake-up: nothing to consume */
 }

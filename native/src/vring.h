@@ -91,6 +91,7 @@ struct vnet_vring {
 	uint32_t staged_count;
 
 	int kick_fd, call_fd, err_fd;
+	bool may_block; /* one of them was given to us without O_NONBLOCK */
 	_Atomic uint32_t broken;     /* enum vnet_break */
 	_Atomic uint32_t unreported; /* an event is due */
 };
