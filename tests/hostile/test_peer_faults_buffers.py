@@ -17,7 +17,7 @@ from pyvnet.errors import DriverError, HostError, UsageError
 from pyvnet.spec.ring import Desc
 from pyvnet.spec.transport import QueueSetup
 from tests.hostile import rig as rigs
-from tests.hostile.attack import CTRL, FRAME, ROLES, RX, TX, WRITE, Attack
+from tests.hostile.attack import CTRL, FRAME, NEXT, ROLES, RX, TX, WRITE, Attack
 from tests.hostile.forms import repeated, three_forms
 from tests.hostile.rig import HDR, UNMAPPED, Rig, Ring, frame, guarded
 
@@ -347,3 +347,37 @@ def test_queues_that_do_not_exist(rig: Rig, variant: str) -> None:
             rig.end()
     assert device.state.queues == before.queues == ()
     assert device.state.counters.queue_index_out_of_range == 6
+
+
+@three_forms
+@pytest.mark.requirement("CVE-2022-26353", "CVE-2015-7295", "VIO-SPL-02")
+def test_a_merged_frame_of_more_pieces_than_there_is_room_for(rig: Rig, variant: str) -> None:
+    """No chain is to blame, so the frame is lost and not the ring; all chains stay the driver's."""
+    rig.arena.wipe()
+    ring = Ring(rig.arena, 2048)
+    gpa = rig.arena.take(PIECE)
+    for i in range(2048):  # 682 chains of three pieces
+        last = i % 3 == 2
+        ring.put(i, Desc(gpa, PIECE, WRITE | (0 if last else NEXT), 0 if last else i + 1))
+    rig.start(ring, RECEIVEQ)
+    rig.begin()
+    ring.offer(*range(0, 2046, 3))
+    before = rig.engine.statistics(0)
+    if variant == "flip":
+        # The chain that does not fit any more ends early once it was read: still too much.
+        rig.flip(ring.desc + 16 * 1023, Desc(gpa, PIECE, WRITE, 0).pack())
+    if variant == "unwind":
+        refuse_memory(rig, 0)
+    rig.wire.send(frame(1, 1024 * PIECE))
+    rig.settle()
+    after = rig.engine.statistics(0)
+    assert after.rx_drop_too_big == before.rx_drop_too_big + 1
+    rig.expect_quiet(RECEIVEQ)
+    assert rig.engine.queue_state(RECEIVEQ).avail_base == 0
+    rig.wire.send(DATA)
+    rig.settle()
+    assert ring.taken() == [(0, 48), (3, 48), (6, 16)]
+    rig.disarm()
+    rig.engine.stop_queue(RECEIVEQ)
+    rig.arena.freeze()
+    rig.end()

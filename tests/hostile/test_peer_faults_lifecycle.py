@@ -34,6 +34,11 @@ BUFFER = 100
 
 def receive_ring(rig: Rig, size: int = 8) -> tuple[Ring, list[int]]:
     rig.arena.wipe()
+    return receive_ring_beside(rig, size)
+
+
+def receive_ring_beside(rig: Rig, size: int = 8) -> tuple[Ring, list[int]]:
+    """Behind what was taken of the arena."""
     ring = Ring(rig.arena, size)
     gpas = [rig.arena.take(BUFFER) for _ in range(size)]
     for i, gpa in enumerate(gpas):
@@ -275,20 +280,22 @@ def test_buffers_that_come_between_check_and_sleep(
 def test_a_ring_that_is_never_empty_leaves_the_others_their_turn(
     hooked: Native, variant: str
 ) -> None:
-    """One worker, four pairs; 4096 chains wait on one ring, and the others go first come."""
-    with Rig(hooked, pairs=4, workers=1) as rig:
+    """One worker, four pairs, one port queue: 4096 chains on one ring, one on each other.
+
+    All are there before the only kick, so the order on the wire is that of the turns.
+    """
+    with Rig(hooked, pairs=4, workers=1, port_queues=1) as rig:
         rig.arena.wipe()
-        gpa = rig.arena.take(HDR + 60)
-        rig.arena.memory.write(gpa, bytes(HDR) + FRAME)
-        rings = [Ring(rig.arena, 4096)] + [Ring(rig.arena, 8) for _ in range(3)]
+        rings = [Ring(rig.arena, 4096 if pair == 0 else 8) for pair in range(4)]
         for pair, ring in enumerate(rings):
+            gpa = rig.arena.take(HDR + 60)
+            rig.arena.memory.write(gpa, bytes(HDR) + frame(pair))
             table = Desc(gpa, HDR + 60, 0, 0).pack() * ring.size
             rig.arena.memory.write(ring.desc, table)
             rig.start(ring, 2 * pair + 1)
         ring = rings[0]
-        rig.arena.memory.write(
-            ring.avail + 4, b"".join(i.to_bytes(2, "little") for i in range(4096))
-        )
+        heads = b"".join(i.to_bytes(2, "little") for i in range(4096))
+        rig.arena.memory.write(ring.avail + 4, heads)
         with guarded():
             rig.begin()
             if variant == "unwind":
@@ -296,7 +303,7 @@ def test_a_ring_that_is_never_empty_leaves_the_others_their_turn(
                 with pytest.raises(HostError):
                     rig.set_policy()
                 rig.disarm()
-            if variant == "flip":
+            if variant == "flip":  # it was almost empty when it was looked at
                 rig.arena.store16(ring.avail_idx, 1)
                 rig.flip(ring.avail_idx, (4096).to_bytes(2, "little"))
             else:
@@ -304,16 +311,13 @@ def test_a_ring_that_is_never_empty_leaves_the_others_their_turn(
             for other in rings[1:]:
                 other.offer(0)
             rig.notify()
-            rig.settle()
-            # Two rounds of one batch each, and one before them.
-            assert rig.arena.load16(ring.used + 2) <= 4 * 64
-            for pair, other in enumerate(rings[1:], 1):
-                assert other.taken() == [(0, 0)]
-                assert rig.port.wire(pair).recv().data == FRAME
-            arrived = 0
-            while arrived < 4096:
-                arrived += len(rig.received())
+            arrived: list[bytes] = []
+            while len(arrived) < 4096 + 3:
                 rig.settle()
+                arrived += rig.received()
+            for pair in (1, 2, 3):
+                assert arrived.index(frame(pair)) < 64 + 3
+                assert rings[pair].taken() == [(0, 0)]
             assert rig.arena.load16(ring.used + 2) == 4096
         rig.disarm()
         for pair in range(4):
@@ -538,3 +542,37 @@ def test_a_port_that_cannot_be_attached_leaves_the_old_policy(hooked: Native, va
         rig.set_policy(pairs=3, port_queues=3)
         rig.settle(0, 1, 2)
         assert rig.engine.statistics(1).rx_port_frames == 2
+
+
+@pytest.mark.parametrize("full", ["call", "err"])
+@pytest.mark.requirement("PF-F-08", "VIO-SPL-15")
+def test_eventfds_that_would_block(rig: Rig, full: str) -> None:
+    """One kick fd for two rings, call and error fds nobody empties: no worker waits for a peer."""
+    kick, other = (os.eventfd(0, os.EFD_CLOEXEC) for _ in range(2))
+    os.eventfd_write(other, 0xFFFF_FFFF_FFFF_FFFE)  # one more does not go in
+    try:
+        attack = Attack(rig, TX)
+        idle, _ = receive_ring_beside(rig)
+        call, err = (other, rig.err) if full == "call" else (rig.call, other)
+        for ring, index in ((attack.ring, TRANSMITQ), (idle, RECEIVEQ)):
+            rig.engine.start_queue(
+                ring.setup(index, kick, call, err), event_idx=False, indirect=True
+            )
+        with guarded():
+            rig.begin()
+            attack.ring.offer(0)
+            os.eventfd_write(kick, 1)
+            rig.settle()
+            assert rig.received() == [FRAME]
+            attack.forge({0: attack.descs[0]._replace(addr=UNMAPPED)})
+            attack.ring.offer(0)
+            os.eventfd_write(kick, 1)
+            rig.settle()
+            assert rig.engine.queue_state(TRANSMITQ).broken is BreakReason.DESC_ADDRESS
+            for index in (TRANSMITQ, RECEIVEQ):
+                rig.engine.stop_queue(index)
+            rig.arena.freeze()
+            rig.end()
+    finally:
+        os.close(kick)
+        os.close(other)
