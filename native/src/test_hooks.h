@@ -44,6 +44,7 @@
 	X(RX_OVERRUN)          \
 	X(RX_QUEUE_RUNNING)    \
 	X(RX_PORT_SHORT)       \
+	X(RX_OFFLOAD)          \
 	X(TX_FRAME_SHORT)      \
 	X(TX_FRAME_LONG)       \
 	X(TX_DIRECTION)        \

@@ -256,6 +256,14 @@ SCENARIOS: Final[dict[str, Callable[[Native], None]]] = {
     "RX_PORT_SHORT": partial(
         _receive, counter="rx_drop_port", lengths=(100,), taken=[], data=b"", port_header=bytes(11)
     ),
+    "RX_OFFLOAD": partial(
+        _receive,
+        counter="rx_drop_offload",
+        lengths=(100,),
+        taken=[],
+        data=FRAME,
+        port_header=NetHdr(flags=1, csum_start=34, csum_offset=6).pack(),
+    ),
     "TX_FRAME_SHORT": partial(_malformed, data=bytes(HDR + 13)),
     "TX_FRAME_LONG": partial(_malformed, data=bytes(HDR) + frame(1, 65558)),
     "TX_DIRECTION": partial(_chain, TX, Case(_forged(2, flags=WRITE))),

@@ -137,6 +137,7 @@ struct vnet_pair_stats {
 	uint64_t rx_drop_handoff;   /* no slot, or the owner's inbound queue is full */
 	uint64_t rx_drop_filtered;
 	uint64_t rx_drop_port; /* host port gave less than a header, or a cut-off frame */
+	uint64_t rx_drop_offload; /* host port left a checksum or segmentation undone */
 	uint64_t tx_packets;
 	uint64_t tx_bytes;
 	uint64_t tx_notifications;

@@ -2047,6 +2047,7 @@ static void _cffi_checkfld_struct_vnet_pair_stats(struct vnet_pair_stats *p)
   (void)((p->rx_drop_handoff) | 0);  /* check that 'struct vnet_pair_stats.rx_drop_handoff' is an integer */
   (void)((p->rx_drop_filtered) | 0);  /* check that 'struct vnet_pair_stats.rx_drop_filtered' is an integer */
   (void)((p->rx_drop_port) | 0);  /* check that 'struct vnet_pair_stats.rx_drop_port' is an integer */
+  (void)((p->rx_drop_offload) | 0);  /* check that 'struct vnet_pair_stats.rx_drop_offload' is an integer */
   (void)((p->tx_packets) | 0);  /* check that 'struct vnet_pair_stats.tx_packets' is an integer */
   (void)((p->tx_bytes) | 0);  /* check that 'struct vnet_pair_stats.tx_bytes' is an integer */
   (void)((p->tx_notifications) | 0);  /* check that 'struct vnet_pair_stats.tx_notifications' is an integer */
@@ -2267,6 +2268,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "rx_drop_port", offsetof(struct vnet_pair_stats, rx_drop_port),
                     sizeof(((struct vnet_pair_stats *)0)->rx_drop_port),
                     _CFFI_OP(_CFFI_OP_NOOP, 53) },
+  { "rx_drop_offload", offsetof(struct vnet_pair_stats, rx_drop_offload),
+                       sizeof(((struct vnet_pair_stats *)0)->rx_drop_offload),
+                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "tx_packets", offsetof(struct vnet_pair_stats, tx_packets),
                   sizeof(((struct vnet_pair_stats *)0)->tx_packets),
                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
@@ -2414,21 +2418,21 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
   { "vnet_mem", 99, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_pair_stats", 100, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 11, 20 },
+    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 11, 21 },
   { "vnet_policy", 101, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_policy_config", 102, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 31, 5 },
+    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 32, 5 },
   { "vnet_queue_config", 103, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 36, 12 },
+    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 37, 12 },
   { "vnet_queue_state", 104, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 48, 4 },
+    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 49, 4 },
   { "vnet_region", 105, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 52, 5 },
+    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 53, 5 },
   { "vnet_steering", 106, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 57, 9 },
+    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 58, 9 },
   { "vnet_verdict", 107, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 66, 3 },
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 67, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
