@@ -52,7 +52,7 @@ def test_what_the_device_may_write_it_does_not_read(
     ],
 )
 def test_a_frame_the_driver_does_not_get_leaves_no_byte_in_its_buffers(
-    counter: str, sizes: Sequence[int], settings: dict[str, bool]
+    counter: str, sizes: Sequence[int], settings: dict[str, Any]
 ) -> None:
     with Rig(pairs=1) as rig:
         rig.policy(**settings)
