@@ -156,6 +156,17 @@ def test_the_legal_oddities_are_walked_like_any_other_chain(bench: Bench) -> Non
     assert bench.ring.free_descriptors == SIZE
 
 
+def test_an_indirect_table_in_any_order(bench: Bench) -> None:
+    buffers = [bench.buffers[0], *(Buffer(bench.buffers[1].gpa + i, 1, True) for i in range(3))]
+    ((table, *_),) = bench.shown(bench.forger.indirect_in_order(buffers, [0, 3, 1, 2]))
+    assert [bench.desc(table, i)[2:] for i in range(4)] == [
+        (NEXT, 3), (NEXT | WRITE, 2), (WRITE, 0), (NEXT | WRITE, 1),
+    ]  # fmt: skip
+    seen = bench.device.pop()
+    assert seen is not None
+    assert seen.writable == [(buffer.gpa, 1) for buffer in buffers[1:]]
+
+
 def test_a_forged_chain_given_back_is_no_violation(bench: Bench) -> None:
     chain = bench.forger.loop(bench.buffers, "mine")
     bench.ring.publish()

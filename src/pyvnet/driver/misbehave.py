@@ -252,6 +252,18 @@ class Forger:
         """WRITE on the descriptor of an indirect table: to be ignored (VIO-SPL-05)."""
         return self.stage_table(link(buffers), token, flags=DescFlag.INDIRECT | DescFlag.WRITE)
 
+    def indirect_in_order(
+        self, buffers: Sequence[Buffer], order: Sequence[int], token: object = None
+    ) -> Chain:
+        """An indirect table whose chain jumps about: buffer i is entry ``order[i]``.
+
+        ``order`` is a permutation that begins with 0, where every chain starts.
+        """
+        table = [Desc(0, 0, 0, 0)] * len(buffers)
+        for place, following, desc in zip(order, [*order[1:], 0], link(buffers), strict=True):
+            table[place] = desc._replace(next=following)
+        return self.stage_table(table, token)
+
     @staticmethod
     def _chain(buffers: Sequence[Buffer], indexes: Sequence[int]) -> list[Desc]:
         """A correct chain at these indexes."""
