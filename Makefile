@@ -88,7 +88,7 @@ test-needs:
 
 .PHONY: test
 test: setup native-hooks test-needs ## the whole suite but the soak
-	$(PY) -m pytest -m 'not soak' $(PYTEST_ARGS)
+	$(PY) -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-debug
 test-debug: setup native-hooks test-needs ## the asyncio tests again, with asyncio's debug mode
@@ -117,7 +117,7 @@ asan: UBSAN = print_stacktrace=1:log_path=$(CURDIR)/build/asan/report
 asan: PRELOAD = $$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)
 asan: setup native-asan test-needs ## the whole suite over the ASan and UBSan build
 	$(call SANITIZED,asan,ASAN_OPTIONS=$(ASAN) UBSAN_OPTIONS=$(UBSAN) LD_PRELOAD="$(PRELOAD)" \
-		$(PY) -m pytest -m 'not soak' $(PYTEST_ARGS))
+		$(PY) -m pytest $(PYTEST_ARGS))
 
 # TSan's shadow memory needs the address layout setarch -R gives.
 .PHONY: tsan
