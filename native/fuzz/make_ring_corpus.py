@@ -101,6 +101,11 @@ def images() -> dict[str, tuple[int, bytes]]:
             INDIRECT_DESC,
             guest(table(indirect), rest=table(Desc(BUFFERS, 1, NEXT, 3))),
         ),
+        "indirect-not-negotiated": (0, guest(table(indirect), rest=chain)),
+        "indirect-with-next": (
+            INDIRECT_DESC,
+            guest(table(Desc(_RINGS, 48, INDIRECT | NEXT, 1)), rest=chain),
+        ),
         "indirect-nested": (INDIRECT_DESC, guest(table(indirect), rest=nested)),
         "indirect-behind-chain": (
             INDIRECT_DESC,

@@ -157,13 +157,11 @@ static int walk_chain(struct walk *w, uint32_t i)
 /* Return: 1 if an entry is available. */
 static int peek_avail(struct vnet_vring *vr)
 {
-	if (vr->next_avail == vr->avail_idx) {
-		uint16_t idx = vnet_mem_load16_acquire(&vr->avail[1]);
-
-		if (VNET_GUARD(AVAIL_INDEX, (uint16_t)(idx - vr->next_avail) > vr->size))
-			return broken(vr, VNET_BREAK_AVAIL_INDEX);
-		vr->avail_idx = idx;
-	}
+	if (vr->next_avail == vr->avail_idx)
+		vr->avail_idx = vnet_mem_load16_acquire(&vr->avail[1]);
+	/* Each time: next_avail may have gone back behind an index that was in reach when it was read. */
+	if (VNET_GUARD(AVAIL_INDEX, (uint16_t)(vr->avail_idx - vr->next_avail) > vr->size))
+		return broken(vr, VNET_BREAK_AVAIL_INDEX);
 	return vr->next_avail != vr->avail_idx;
 }
 
