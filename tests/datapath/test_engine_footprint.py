@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIMIT_KIB = 15 * 1024
+# The shipped build is what is weighed, also where the other tests run over another one.
+_SANITIZERS = {"LD_PRELOAD", "PYTHONMALLOC", "PYVNET_NATIVE", "PYVNET_NATIVE_HOOKS"}
 _PROGRAM = """
 import re
 from pathlib import Path
@@ -49,6 +52,7 @@ def test_four_pairs_of_256_stay_below_15_mib(
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
         cwd=Path(__file__).parents[2],
+        env={key: value for key, value in os.environ.items() if key not in _SANITIZERS},
         capture_output=True,
         text=True,
         check=False,
