@@ -58,7 +58,8 @@ def judge(frame: Frame, *, reported: bool) -> None:
 async def flows_through(driver: Driver, netns: NetNamespace, *, reported: bool) -> set[int]:
     """Send flows, verify every frame; returns the queues they came on."""
     queues = set()
-    flows = netns.call(lambda: start_flows("vnet0", 64, 3))
+    # Fewer at a time than there are slots between workers, which may not get a CPU for a while.
+    flows = netns.call(lambda: start_flows("vnet0", 64, 3, batch=32))
     try:
         batches = flows.batches()
         while (sent := netns.call(lambda: next(batches, None))) is not None:
@@ -139,7 +140,7 @@ async def test_tap_queues_follow_the_pairs_in_force(netns: NetNamespace) -> None
 
 @pytest.mark.requirement("U-62", "U-43")
 async def test_frames_in_a_tap_queue_are_drained_before_it_is_detached(netns: NetNamespace) -> None:
-    device = Device(netdev=tap_in(netns))
+    device = Device(netdev=tap_in(netns), workers=1)
     async with device, device.driver() as driver:
         await driver.negotiate(Feature.CTRL_VQ | Feature.MQ, rx_buffers=0)
         await driver.ctrl.vq_pairs_set(4)
