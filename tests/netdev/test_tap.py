@@ -119,7 +119,6 @@ def test_frames_nobody_reads_are_counted_as_the_kernels_drops() -> None:
         assert statistics.tx_dropped >= sent - read
 
 
-@pytest.mark.requirement("U-51")
 def test_the_mtu_is_set_at_start() -> None:
     with Tap("ours", queues=2, mtu=9000):
         link = rtnl.get_link("ours")
