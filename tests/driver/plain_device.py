@@ -4,6 +4,8 @@
 It reads the standard on its own: rings are walked with struct formats and
 offsets written out here, nothing of pyvnet.driver or pyvnet.spec.ring is used.
 It is slow and trusting, and does exactly what a test tells it to, lies included.
+Tests on it cite no requirement: they prove that the driver notices, not that our
+device obeys.
 """
 
 from __future__ import annotations

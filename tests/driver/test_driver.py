@@ -29,7 +29,6 @@ def open_fds() -> int:
 # --- the dance -------------------------------------------------------------------------
 
 
-@pytest.mark.requirement("VIO-STAT-01", "VIO-RST-01")
 async def test_negotiation_goes_in_the_order_of_the_standard(
     plain: PlainDevice, drv: Driver
 ) -> None:
@@ -94,7 +93,6 @@ async def test_verbatim_writes_what_it_is_told(plain: PlainDevice, drv: Driver) 
     assert "memory" not in plain.log
 
 
-@pytest.mark.requirement("VIO-RST-01")
 async def test_a_status_that_survives_a_reset_is_a_violation(
     plain: PlainDevice, drv: Driver
 ) -> None:
@@ -104,7 +102,6 @@ async def test_a_status_that_survives_a_reset_is_a_violation(
     plain.sticky_status = 0
 
 
-@pytest.mark.requirement("VIO-FEAT-04", "VIO-RST-05")
 async def test_negotiating_again_starts_from_nothing(plain: PlainDevice, drv: Driver) -> None:
     await drv.negotiate(Feature.MQ | Feature.CTRL_VQ, queue_size=8)
     before = open_fds()
@@ -179,7 +176,6 @@ async def test_memory_of_ones_own(plain: PlainDevice) -> None:
 # --- configuration space ---------------------------------------------------------------
 
 
-@pytest.mark.requirement("VIO-CFG-01")
 async def test_configuration_is_read_until_its_generation_holds_still(
     plain: PlainDevice, drv: Driver
 ) -> None:
@@ -198,7 +194,6 @@ async def test_configuration_is_read_until_its_generation_holds_still(
     assert reads == 2
 
 
-@pytest.mark.requirement("NET-CFG-15")
 async def test_a_configuration_change_is_noticed_and_told(plain: PlainDevice) -> None:
     told: list[NetConfig] = []
     async with Driver(plain, on_config_change=told.append) as drv:
@@ -210,7 +205,6 @@ async def test_a_configuration_change_is_noticed_and_told(plain: PlainDevice) ->
         assert told == [down]
 
 
-@pytest.mark.requirement("VIO-STAT-03")
 async def test_needs_reset_is_noticed_with_the_configuration_change(
     plain: PlainDevice, drv: Driver
 ) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvnet.driver import Buffer, DeviceViolation, Driver
-from pyvnet.driver.receive import Receiver
 from pyvnet.spec.features import NO_FEATURES, Feature
 from pyvnet.spec.net_hdr import NetHdr
 
@@ -39,7 +38,6 @@ async def test_frames_come_whole_however_buffers_are_cut(
         assert frame.header.num_buffers == 1
 
 
-@pytest.mark.requirement("NET-REP-01")
 async def test_hash_and_queue_come_with_the_frame(plain: PlainDevice, drv: Driver) -> None:
     await drv.negotiate(REPORT)
     header = NetHdr(num_buffers=1, hash_value=0xFEEDC0DE, hash_report=2).pack(20)
@@ -49,7 +47,6 @@ async def test_hash_and_queue_come_with_the_frame(plain: PlainDevice, drv: Drive
     assert frame.buffers == (25,)
 
 
-@pytest.mark.requirement("NET-RX-01", "NET-RX-02", "NET-RX-03", "OUR-RX-19")
 @pytest.mark.parametrize("size", [1, 87, 88, 89, 188, 189, 1500])
 async def test_merged_frames_are_put_together(plain: PlainDevice, drv: Driver, size: int) -> None:
     await drv.negotiate(MERGE, queue_size=32, rx_buffer_size=100)
@@ -71,9 +68,7 @@ async def test_a_runt_is_a_frame(plain: PlainDevice, drv: Driver) -> None:
 async def test_buffers_of_any_shape_can_be_added(plain: PlainDevice, drv: Driver) -> None:
     await drv.negotiate(NO_FEATURES, rx_buffers=0)
     low, high = (drv.memory.alloc(64) for _ in range(2))
-    queue = drv.receiveqs[0]
-    Receiver.add(queue, [Buffer(high, 13, True), Buffer(low, 64, True)])
-    queue.publish()
+    drv.add_receive_buffer(0, [Buffer(high, 13, True), Buffer(low, 64, True)])
     for data in (b"abc", b"defghijkl"):
         plain.inject(data)
         assert (await drv.receive(1)).data == data
@@ -165,7 +160,6 @@ async def test_without_refill_the_device_runs_out(plain: PlainDevice, drv: Drive
         pytest.param(REPORT, NetHdr(num_buffers=1, padding_reserved=1), "padding", id="padding"),
     ],
 )
-@pytest.mark.requirement("NET-RX-05", "NET-RX-07", "NET-RX-10", "NET-RX-12", "NET-REP-03")
 async def test_a_header_the_features_do_not_allow(
     plain: PlainDevice, drv: Driver, features: Feature, header: NetHdr, match: str
 ) -> None:
@@ -185,7 +179,6 @@ async def test_a_gso_frame_the_features_allow(plain: PlainDevice, drv: Driver) -
     assert (frame.header, len(frame.data)) == (header, 60000)
 
 
-@pytest.mark.requirement("NET-RX-02")
 @pytest.mark.parametrize("lengths", [(99, 10), (100, 50, 100), (100, 0)])
 async def test_a_buffer_of_a_merged_frame_not_filled(
     plain: PlainDevice, drv: Driver, lengths: tuple[int, ...]
@@ -205,7 +198,6 @@ async def test_a_buffer_of_a_merged_frame_not_filled(
     assert (await drv.receive(1)).data == b"good"
 
 
-@pytest.mark.requirement("NET-RX-04")
 @pytest.mark.parametrize("claimed", [3, 0xFFFF])
 async def test_buffers_of_a_frame_that_do_not_become_visible_together(
     plain: PlainDevice, drv: Driver, claimed: int
@@ -230,7 +222,6 @@ async def test_a_buffer_with_less_than_a_header(
         await drv.receive(1)
 
 
-@pytest.mark.requirement("U-55")
 async def test_a_buffer_too_small_for_a_header_may_come_back_empty(
     plain: PlainDevice, drv: Driver
 ) -> None:

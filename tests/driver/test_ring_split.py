@@ -100,7 +100,6 @@ def test_a_chain_arrives_as_it_was_added_and_comes_back_with_its_token() -> None
         assert ring.poll() is None
 
 
-@pytest.mark.requirement("VIO-SPL-06")
 @pytest.mark.parametrize("direct_prefix", [0, 1, 2])
 def test_indirect_tables_with_and_without_direct_descriptors_in_front(direct_prefix: int) -> None:
     with both_ends(4, indirect=True) as (ring, device):
@@ -156,7 +155,6 @@ def test_a_full_ring_says_so_and_stages_nothing() -> None:
         assert device.available == 1
 
 
-@pytest.mark.requirement("VIO-SPL-13")
 def test_kicks_without_event_idx_follow_the_used_flag() -> None:
     with both_ends(4) as (ring, device):
         assert not ring.publish(), "nothing was staged"
@@ -170,7 +168,6 @@ def test_kicks_without_event_idx_follow_the_used_flag() -> None:
         assert ring.publish()
 
 
-@pytest.mark.requirement("VIO-SPL-14")
 @pytest.mark.parametrize("start", [0, 5, 65530, 65535])
 def test_kicks_with_event_idx_come_exactly_when_avail_event_is_passed(start: int) -> None:
     """Invariant: a kick is due iff entry number avail_event became visible in this publish."""
@@ -190,7 +187,6 @@ def test_kicks_with_event_idx_come_exactly_when_avail_event_is_passed(start: int
                     pass
 
 
-@pytest.mark.requirement("VIO-SPL-07", "VIO-SPL-08")
 def test_interrupts_without_event_idx_are_asked_for_by_flag() -> None:
     with both_ends(4) as (ring, device):
         ring.disarm()
@@ -206,7 +202,6 @@ def test_interrupts_without_event_idx_are_asked_for_by_flag() -> None:
         assert ring.arm(), "the second look must see what is there"
 
 
-@pytest.mark.requirement("VIO-SPL-09", "VIO-SPL-10")
 def test_interrupts_with_event_idx_are_asked_for_by_number() -> None:
     with both_ends(8, event_idx=True, start=65534) as (ring, device):
         for _ in range(6):
@@ -254,7 +249,6 @@ def test_the_same_id_twice_is_a_violation() -> None:
             ring.poll()
 
 
-@pytest.mark.requirement("VIO-SPL-12")
 @pytest.mark.parametrize("indirect", [False, True])
 def test_more_bytes_than_are_writable_is_a_violation(indirect: bool) -> None:
     with both_ends(4, indirect=indirect) as (ring, device):

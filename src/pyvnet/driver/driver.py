@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self, SupportsBytes
 
 from pyvnet.driver.config import ConfigWatch
 from pyvnet.driver.control import DEFAULT_TIMEOUT, Control
@@ -36,15 +36,10 @@ if TYPE_CHECKING:
 
     from pyvnet.driver.queue import QueueStatistics
     from pyvnet.driver.receive import Frame
+    from pyvnet.driver.ring_split import Buffer
     from pyvnet.driver.transport import Transport
     from pyvnet.spec.config import NetConfig
     from pyvnet.spec.net_hdr import NetHdr
-
-
-class SupportsBytes(Protocol):
-    """Anything with ``__bytes__``: bytes, bytearray, a scapy packet."""
-
-    def __bytes__(self) -> bytes: ...
 
 
 class Driver:
@@ -275,7 +270,7 @@ class Driver:
 
     async def send(
         self,
-        frame: SupportsBytes,
+        frame: SupportsBytes | bytearray | memoryview,
         *,
         queue: int = 0,
         header: NetHdr | bytes | None = None,
@@ -284,7 +279,7 @@ class Driver:
         """Send one frame; returns when the device was told, not when it is done (`flush`).
 
         Args:
-            frame: anything with ``__bytes__``, Ethernet header first.
+            frame: bytes, or anything with ``__bytes__`` (a scapy packet), Ethernet header first.
             queue: pair number of the transmitq.
             header: virtio header, as raw bytes to send it as they are; None: all zero.
             cuts: lengths of the descriptors header and frame together are cut into.
@@ -294,7 +289,7 @@ class Driver:
 
     def send_nowait(
         self,
-        frame: SupportsBytes,
+        frame: SupportsBytes | bytearray | memoryview,
         *,
         queue: int = 0,
         header: NetHdr | bytes | None = None,
@@ -310,6 +305,14 @@ class Driver:
         chosen = self._transmitters if queue is None else [self._transmitters[queue]]
         for transmitter in chosen:
             await transmitter.flush()
+
+    def add_receive_buffer(self, pair: int, pieces: Sequence[Buffer]) -> None:
+        """Give a receiveq one more buffer, of any shape, for good; to be used with ``rx_buffers``.
+
+        The pieces are writable and the caller's to lay out in `memory`.
+        """
+        self._running().add(self.receiveqs[pair], pieces)
+        self.receiveqs[pair].publish()
 
     def _running(self) -> Receiver:
         self._check_open()
