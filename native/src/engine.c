@@ -2,6 +2,7 @@
 /* Making and unmaking an engine, and what concerns it as a whole: policy, memory, events, counters. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -11,6 +12,7 @@
 #include "worker.h"
 
 #define DEFAULT_SLOTS 64u
+#define DRAIN_SPINS 1000u
 #define DRAIN_MAX 4096u /* frames read from a tap queue before it is detached */
 
 static void *zalloc_aligned(size_t count, size_t size)
@@ -207,6 +209,23 @@ static int command_attach(struct vnet_worker *w, struct vnet_command *command)
 	return error;
 }
 
+/*
+ * Frames of a queue that goes belong to rings of other workers: drain no faster
+ * than these place them.  Only a pace: an owner that does not keep up costs
+ * counted frames, not the command.
+ */
+static void await_inbound(const struct vnet_worker *w)
+{
+	const struct vnet_engine *e = w->engine;
+
+	for (uint32_t i = 0; i < e->worker_count; i++) {
+		for (uint32_t spins = 0; i != w->number && spins < DRAIN_SPINS &&
+					 vnet_queue_ready(&e->workers[i].inbound);
+		     spins++)
+			sched_yield();
+	}
+}
+
 /* What the queue holds is placed first; what arrives between the last look and the ioctl is lost (U-62). */
 static int command_detach(struct vnet_worker *w, struct vnet_command *command)
 {
@@ -214,8 +233,9 @@ static int command_detach(struct vnet_worker *w, struct vnet_command *command)
 	uint32_t drained = 0, n;
 
 	do {
-		n = pair->port.gone ? 0 : vnet_rx_burst(w, pair, VNET_BURST);
+		n = pair->port.gone ? 0 : vnet_rx_burst(w, pair, VNET_BURST / 2);
 		drained += n;
+		await_inbound(w);
 	} while (n && drained < DRAIN_MAX);
 	pair->port.ops->attach(&pair->port, false);
 	pair->port.attached = false;

@@ -64,7 +64,7 @@ void vnet_queue_free(struct vnet_queue *q);
 bool vnet_queue_put(struct vnet_queue *q, uint32_t value);
 /** vnet_queue_take() - any thread. Return: VNET_SLOT_NONE when empty */
 uint32_t vnet_queue_take(struct vnet_queue *q);
-/** vnet_queue_ready() - would the only consumer find something? */
+/** vnet_queue_ready() - is something in it?  Exact for its consumer, a hint for anybody else */
 bool vnet_queue_ready(struct vnet_queue *q);
 
 /** vnet_slots_init() - reserve @count slots; their pages become real when first used */
