@@ -265,6 +265,7 @@ def test_a_used_index_beyond_what_is_outstanding_is_a_violation(by: int) -> None
     with both_ends(4) as (ring, device):
         ring.add(pieces(ring, 1))
         ring.publish()
+        ring.add(pieces(ring, 1))  # staged only: the device cannot have it
         device.memory.write(ring.used_ring + 2, struct.pack("<H", by))
         with pytest.raises(DeviceViolation, match="1 chains are outstanding"):
             ring.poll()

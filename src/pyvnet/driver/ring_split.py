@@ -305,10 +305,11 @@ class SplitRing:
         """
         idx = self._used[1]
         if idx != self._used_idx:
-            if (idx - self._next_used) & 0xFFFF > self.outstanding:
+            shown = self.outstanding - ((self._next_avail - self._avail_idx) & 0xFFFF)
+            if (idx - self._next_used) & 0xFFFF > shown:
                 raise DeviceViolation(
                     f"used.idx moved to {idx}, {(idx - self._next_used) & 0xFFFF} elements, "
-                    f"but {self.outstanding} chains are outstanding"
+                    f"but {shown} chains are outstanding"
                 )
             self.memory.barrier()
             self._used_idx = idx
