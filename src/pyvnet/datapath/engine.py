@@ -159,7 +159,7 @@ class Engine:
 
     def _state(self, verb: Any, index: int) -> QueueState:
         state = self._native.ffi.new("struct vnet_queue_state *")
-        if verb(self._engine(), index, state) < 0:
+        if index < 0 or verb(self._engine(), index, state) < 0:
             raise UsageError(f"there is no virtqueue {index}")
         return QueueState(
             state.avail_base, state.used_base, BreakReason(state.broken), bool(state.running)
@@ -168,7 +168,7 @@ class Engine:
     def statistics(self, pair: int) -> PairStats:
         """A snapshot of one pair's counters."""
         stats = self._native.ffi.new("struct vnet_pair_stats *")
-        if self._native.lib.vnet_engine_stats(self._engine(), pair, stats) < 0:
+        if pair < 0 or self._native.lib.vnet_engine_stats(self._engine(), pair, stats) < 0:
             raise UsageError(f"there is no queue pair {pair}")
         return PairStats(*(getattr(stats, name) for name in PAIR_STATS_FIELDS))
 
