@@ -21,7 +21,8 @@ def test_every_id_has_one_answer(coverage: spec_coverage.Coverage) -> None:
 
 
 def test_document_is_up_to_date(coverage: spec_coverage.Coverage) -> None:
-    assert spec_coverage.OUTPUT.read_text() == spec_coverage.render(coverage), "make coverage-doc"
+    current = spec_coverage.OUTPUT.read_text() == spec_coverage.render(coverage)
+    assert current, "run make coverage-doc and commit the document"
 
 
 def test_offered_features_are_classified(coverage: spec_coverage.Coverage) -> None:

@@ -134,6 +134,8 @@ class Engine:
         Raises DriverError if size, alignment or addresses do not fit the
         memory table, UsageError if the ring runs already, HostError otherwise.
         """
+        if not 0 <= setup.index <= 2 * self.pairs:
+            raise DriverError(f"there is no virtqueue {setup.index}")
         config = self._native.ffi.new("struct vnet_queue_config *")
         config.index, config.size = setup.index, setup.size
         config.desc_table, config.avail_ring = setup.desc_table, setup.avail_ring
@@ -159,7 +161,7 @@ class Engine:
 
     def _state(self, verb: Any, index: int) -> QueueState:
         state = self._native.ffi.new("struct vnet_queue_state *")
-        if index < 0 or verb(self._engine(), index, state) < 0:
+        if not 0 <= index <= 2 * self.pairs or verb(self._engine(), index, state) < 0:
             raise UsageError(f"there is no virtqueue {index}")
         return QueueState(
             state.avail_base, state.used_base, BreakReason(state.broken), bool(state.running)
@@ -168,7 +170,8 @@ class Engine:
     def statistics(self, pair: int) -> PairStats:
         """A snapshot of one pair's counters."""
         stats = self._native.ffi.new("struct vnet_pair_stats *")
-        if pair < 0 or self._native.lib.vnet_engine_stats(self._engine(), pair, stats) < 0:
+        engine = self._engine()
+        if not 0 <= pair < self.pairs or self._native.lib.vnet_engine_stats(engine, pair, stats):
             raise UsageError(f"there is no queue pair {pair}")
         return PairStats(*(getattr(stats, name) for name in PAIR_STATS_FIELDS))
 

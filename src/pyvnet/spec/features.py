@@ -134,13 +134,10 @@ def missing_dependencies(features: Feature) -> dict[Feature, Feature]:
 
 def feature_names(features: int) -> list[str]:
     """Names in lower case, lowest bit first; a bit without a name is ``bit<N>``."""
-    names = []
-    for position in range(features.bit_length()):
-        if features >> position & 1:
-            bit = 1 << position
-            known = bit in Feature._value2member_map_
-            names.append(str(Feature(bit).name).lower() if known else f"bit{position}")
-    return names
+    # The declared members: the enum also remembers nameless combinations once they were made.
+    known = {int(bit): name.lower() for name, bit in Feature.__members__.items()}
+    positions = (p for p in range(int(features).bit_length()) if features >> p & 1)
+    return [known.get(1 << position, f"bit{position}") for position in positions]
 
 
 def features_from_names(names: str) -> Feature:
