@@ -187,22 +187,47 @@ def _report_names(reports: Counter[str]) -> list[str]:
     return [*FLOW_REPORTS, *(name for name in sorted(reports) if name not in FLOW_REPORTS)]
 
 
+# Before MQ_RSS_CONFIG takes effect: receiveq1, no hash, no report (U-01).
+_BEFORE_RSS: Final = (0, 0, int(HashReport.NONE))
+
+
 class Judge:
-    """Judges every frame by the reference, under the configuration the driver set."""
+    """Judges every frame by the reference, under the configuration the driver set.
+
+    The kernel speaks as soon as the tap is up, so frames may lie in the first
+    ring that were steered before the driver's command took effect.  They are
+    judged by what holds until then, and only as long as none that was steered
+    by the command has come: a ring keeps the order of its frames, and after the
+    command's completion no frame is placed by the old rule (U-41).
+    """
 
     def __init__(self, config: RssConfig, key: bytes, result: Result) -> None:
         self._config = config
         self._key = key
         self._result = result
+        self._commanded = False  # a frame steered by the command was seen
+
+    def take_early(self, frame: Frame) -> None:
+        """Count a frame that was in the rings when the command completed."""
+        seen = (frame.queue, frame.hash_value, frame.hash_report)
+        if self._commanded or seen != _BEFORE_RSS:
+            self.take(frame)
+            return
+        self._count(frame)
+        self._result.verified += 1
+
+    def _count(self, frame: Frame) -> None:
+        self._result.frames += 1
+        self._result.queues[frame.queue] += 1
+        self._result.reports[REPORT_NAMES[frame.hash_report] or "none"] += 1
 
     def take(self, frame: Frame) -> None:
         """Count a frame, and whether device and reference agree on it."""
         result = self._result
+        self._commanded |= frame.queue == 0
         expected = classify(frame.data, self._config.hash_types, self._key)
         queue = steer(expected, self._config.indirection_table, self._config.unclassified_queue)
-        result.frames += 1
-        result.queues[frame.queue] += 1
-        result.reports[REPORT_NAMES[frame.hash_report] or "none"] += 1
+        self._count(frame)
         seen = (frame.queue, frame.hash_value, frame.hash_report)
         wanted = (queue, expected.value, expected.report)
         if seen == wanted:
@@ -258,6 +283,8 @@ async def run(queues: int, flows: int, *, break_key: bool = False) -> Result:
         await driver.ctrl.rss_config(config)
         result = Result(netdev.kind, device.steering_owner, reason, flows, queues=[0] * queues)
         judge = Judge(config, broken_key() if break_key else VERIFICATION_KEY, result)
+        while (early := driver.receive_nowait()) is not None:
+            judge.take_early(early)
         source: Source = (
             KernelSource(netdev, flows, device.device.settings.mac)
             if isinstance(netdev, Tap)
