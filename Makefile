@@ -106,6 +106,9 @@ define SANITIZED
 	exit $$status
 endef
 
+# Everything is slower here, so the hang guard is wider.
+SLOW := --timeout=300
+
 # Python's own allocations are never freed in full at exit: leaks are counted by tests instead.
 # libstdc++ is loaded early so that ASan finds __cxa_throw for C++ extensions (matplotlib's).
 .PHONY: asan
@@ -117,7 +120,7 @@ asan: UBSAN = print_stacktrace=1:log_path=$(CURDIR)/build/asan/report
 asan: PRELOAD = $$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)
 asan: setup native-asan test-needs ## the whole suite over the ASan and UBSan build
 	$(call SANITIZED,asan,ASAN_OPTIONS=$(ASAN) UBSAN_OPTIONS=$(UBSAN) LD_PRELOAD="$(PRELOAD)" \
-		$(PY) -m pytest $(PYTEST_ARGS))
+		$(PY) -m pytest $(SLOW) $(PYTEST_ARGS))
 
 # TSan's shadow memory needs the address layout setarch -R gives.
 .PHONY: tsan
@@ -127,7 +130,7 @@ tsan: TSAN = halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tool
 tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
 	$(call SANITIZED,tsan,TSAN_OPTIONS=$(TSAN):log_path=$(CURDIR)/build/tsan/report \
 		LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
-		setarch -R $(PY) -m pytest -m tsan $(PYTEST_ARGS))
+		setarch -R $(PY) -m pytest $(SLOW) -m tsan $(PYTEST_ARGS))
 
 # --- fuzzing --------------------------------------------------------------------
 
