@@ -130,7 +130,7 @@ tsan: TSAN = halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tool
 tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
 	$(call SANITIZED,tsan,TSAN_OPTIONS=$(TSAN):log_path=$(CURDIR)/build/tsan/report \
 		LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
-		setarch -R $(PY) -m pytest $(SLOW) -m tsan $(PYTEST_ARGS))
+		setarch -R $(PY) -m pytest $(SLOW) -m 'tsan and not soak' $(PYTEST_ARGS))
 
 # --- fuzzing --------------------------------------------------------------------
 
