@@ -3,6 +3,7 @@
 #include "test_hooks.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -14,13 +15,15 @@
 static _Atomic uint64_t guards_off;
 static _Atomic int64_t fail_countdown[VNET_FAIL_COUNT]; /* 0: off, n: the n-th call fails */
 
-/* One flip at a time; armed with a release store of countdown. */
+/* One flip at a time.  Workers read while a test sets it: the lock is theirs, armed spares them it. */
+static pthread_mutex_t flip_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool flip_armed;
 static struct {
 	uint8_t *host;
 	uint32_t len;
 	uint8_t value[16];
-	_Atomic int64_t countdown;
-	_Atomic uint64_t reads;
+	int64_t countdown;
+	uint64_t reads;
 } flip;
 
 bool vnet_test_guard_on(enum vnet_guard guard)
@@ -38,11 +41,15 @@ void vnet_test_after_read(const void *host, uint32_t len)
 {
 	const uint8_t *first = host;
 
-	if (!flip.host || first >= flip.host + flip.len || first + len <= flip.host)
+	if (!atomic_load(&flip_armed))
 		return;
-	atomic_fetch_add(&flip.reads, 1);
-	if (atomic_load(&flip.countdown) > 0 && atomic_fetch_sub(&flip.countdown, 1) == 1)
-		memcpy(flip.host, flip.value, flip.len);
+	pthread_mutex_lock(&flip_lock);
+	if (flip.host && first < flip.host + flip.len && first + len > flip.host) {
+		flip.reads++;
+		if (flip.countdown > 0 && flip.countdown-- == 1)
+			memcpy(flip.host, flip.value, flip.len);
+	}
+	pthread_mutex_unlock(&flip_lock);
 }
 
 static const char *const guard_names[] = {
@@ -80,22 +87,30 @@ int vnet_test_fail(uint32_t site, int64_t countdown)
 int vnet_test_flip(struct vnet_mem *mem, uint64_t gpa, uint32_t len, const uint8_t *value,
 		   int64_t countdown)
 {
-	flip.host = NULL;
-	atomic_store(&flip.reads, 0);
-	if (!mem)
-		return 0;
+	uint8_t *host = mem ? vnet_mem_pointer(mem, gpa, len) : NULL;
+
 	if (len > sizeof(flip.value))
 		return -EINVAL;
-	memcpy(flip.value, value, len);
+	pthread_mutex_lock(&flip_lock);
+	flip.reads = 0;
+	flip.host = host;
 	flip.len = len;
-	atomic_store(&flip.countdown, countdown);
-	flip.host = vnet_mem_pointer(mem, gpa, len);
-	return flip.host ? 0 : -EFAULT;
+	flip.countdown = countdown;
+	if (host)
+		memcpy(flip.value, value, len);
+	atomic_store(&flip_armed, host != NULL);
+	pthread_mutex_unlock(&flip_lock);
+	return mem && !host ? -EFAULT : 0;
 }
 
 uint64_t vnet_test_flip_reads(void)
 {
-	return atomic_load(&flip.reads);
+	uint64_t reads;
+
+	pthread_mutex_lock(&flip_lock);
+	reads = flip.reads;
+	pthread_mutex_unlock(&flip_lock);
+	return reads;
 }
 
 #else
