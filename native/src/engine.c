@@ -25,14 +25,14 @@ static void *zalloc_aligned(size_t count, size_t size)
 static_assert(sizeof(struct vnet_pair) % 64 == 0 && sizeof(struct vnet_worker) % 64 == 0,
 	      "aligned_alloc");
 
-/* What holds before a driver comes: one pair, nothing hashed, 12-byte header (NET-MQ-02). */
+/* What holds before a driver comes: one pair, nothing hashed or filtered, 12-byte header (NET-MQ-02). */
 static int default_policy(struct vnet_policy **policy)
 {
 	const struct vnet_policy_config config = {
 		.steering.pairs = 1,
 		.header_length = sizeof(struct virtio_net_hdr_v1),
-		.filter_mode = VNET_FILTER_PASS_ALL,
 		.port_queues = 1,
+		.filter.modes = VNET_FILTER_PROMISC, /* U-31 */
 	};
 
 	return vnet_policy_create(&config, policy);

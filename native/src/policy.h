@@ -20,11 +20,15 @@ struct vnet_policy {
 	_Atomic uint32_t refs;
 	struct vnet_steering steering;
 	uint32_t header_length;
-	uint32_t filter_mode;
 	uint32_t port_queues;
+	uint32_t mtu;
 	bool merge_rx;
 	bool wants_hash; /* someone looks at the hash: RSS, or a header that reports it */
+	uint64_t guest_offloads;
+	uint64_t host_offloads;
+	struct vnet_filter filter; /* its tables, sorted, are part of this allocation */
 	struct vnet_toeplitz toeplitz;
+	uint8_t tables[]; /* unicast, then multicast */
 };
 
 struct vnet_policy *vnet_policy_get(struct vnet_policy *policy);

@@ -207,7 +207,7 @@ static bool judge(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slo
 	struct vnet_flow flow;
 
 	vnet_parse(slot->frame, slot->len, &flow);
-	if (!vnet_filter_passes(policy, slot->frame, slot->len, &flow)) {
+	if (!vnet_filter_passes(&policy->filter, slot->frame, slot->len, &flow)) {
 		vnet_count(&pair->stats.rx_drop_filtered, 1);
 		return false;
 	}

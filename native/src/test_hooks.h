@@ -51,7 +51,10 @@
 	X(TX_OFFLOAD)          \
 	X(CTRL_LENGTH)         \
 	X(POLICY_QUEUE)        \
-	X(POLICY_MASK)
+	X(POLICY_MASK)         \
+	X(POLICY_FILTER)       \
+	X(POLICY_TABLE)        \
+	X(POLICY_OFFLOADS)
 
 #define VNET_GUARD_ENUM(name) VNET_GUARD_##name,
 enum vnet_guard { VNET_GUARD_NAMES(VNET_GUARD_ENUM) VNET_GUARD_COUNT };

@@ -10,9 +10,10 @@ from __future__ import annotations
 import faulthandler
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.datapath.engine import BreakReason
+from pyvnet.datapath.filter import Filter
 from pyvnet.datapath.memory import GuestMemory
 from pyvnet.datapath.policy import Policy
 from pyvnet.driver import memory as guest
@@ -207,6 +208,13 @@ def _policy(hooks: Native, *table: int) -> None:
     _refused(HostError, create)
 
 
+def _refused_policy(hooks: Native, **fields: Any) -> None:
+    def create() -> Policy:
+        return Policy.create(mode="automatic", hash_types=0, key=b"", **fields, native=hooks)
+
+    _refused(HostError, create)
+
+
 _BREAK: Final = BreakReason
 _LOOP: Final = Case(_forged(2, flags=NEXT, next=0), (_BREAK.DESC_LOOP,))
 _TURNED: Final = Case(_forged(0, flags=WRITE))
@@ -271,6 +279,9 @@ SCENARIOS: Final[dict[str, Callable[[Native], None]]] = {
     "CTRL_LENGTH": _long_command,
     "POLICY_QUEUE": lambda hooks: _policy(hooks, 0, 256),
     "POLICY_MASK": lambda hooks: _policy(hooks, 0, 0, 0),
+    "POLICY_FILTER": partial(_refused_policy, rx_filter=Filter(modes=512)),
+    "POLICY_TABLE": partial(_refused_policy, rx_filter=Filter(0, (bytes(6),) * 4097)),
+    "POLICY_OFFLOADS": partial(_refused_policy, guest_offloads=1 << 10),
 }
 
 

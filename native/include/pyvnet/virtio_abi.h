@@ -32,10 +32,27 @@ struct virtq_used_elem {
 };
 static_assert(sizeof(struct virtq_used_elem) == 8, "virtq_used_elem");
 
+/* "Feature bits": the offloads. */
+#define VIRTIO_NET_F_CSUM (UINT64_C(1) << 0)
+#define VIRTIO_NET_F_GUEST_CSUM (UINT64_C(1) << 1)
+#define VIRTIO_NET_F_GUEST_TSO4 (UINT64_C(1) << 7)
+#define VIRTIO_NET_F_GUEST_TSO6 (UINT64_C(1) << 8)
+#define VIRTIO_NET_F_GUEST_ECN (UINT64_C(1) << 9)
+#define VIRTIO_NET_F_HOST_TSO4 (UINT64_C(1) << 11)
+#define VIRTIO_NET_F_HOST_TSO6 (UINT64_C(1) << 12)
+#define VIRTIO_NET_F_HOST_ECN (UINT64_C(1) << 13)
+#define VIRTIO_NET_F_GUEST_USO4 (UINT64_C(1) << 54)
+#define VIRTIO_NET_F_GUEST_USO6 (UINT64_C(1) << 55)
+#define VIRTIO_NET_F_HOST_USO (UINT64_C(1) << 56)
+
 /* "Device Operation": the header in front of every frame. */
 #define VIRTIO_NET_HDR_F_NEEDS_CSUM 1u
 #define VIRTIO_NET_HDR_F_DATA_VALID 2u
 #define VIRTIO_NET_HDR_GSO_NONE 0u
+#define VIRTIO_NET_HDR_GSO_TCPV4 1u
+#define VIRTIO_NET_HDR_GSO_TCPV6 4u
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5u
+#define VIRTIO_NET_HDR_GSO_ECN 0x80u
 
 struct virtio_net_hdr_v1 {
 	uint8_t flags;

@@ -7,7 +7,8 @@
  *             reference-counted: swapped under running workers, unmapped when
  *             the last of them has let go.
  *   policy    one immutable snapshot of everything the frame path decides by:
- *             steering, hash, filter, header length.  Also reference-counted.
+ *             steering, hash, filter, offloads, header length.  Also
+ *             reference-counted.
  *   engine    workers, host port queues and vrings of one device.
  *   worker    one thread.  It owns the queue pairs i with i % workers == its
  *             number: their host port queue, receiveq and transmitq.
@@ -64,15 +65,40 @@ struct vnet_engine_config {
 	uint32_t reserved;
 };
 
+/* Which frames the driver wants ("Packet Receive Filtering"): modes of struct vnet_filter. */
+#define VNET_FILTER_PROMISC 1u /* everything, whatever else is said (U-34) */
+#define VNET_FILTER_ALLMULTI 2u
+#define VNET_FILTER_ALLUNI 4u
+#define VNET_FILTER_NOMULTI 8u
+#define VNET_FILTER_NOUNI 16u
+#define VNET_FILTER_NOBCAST 32u
+#define VNET_FILTER_VLAN 64u /* CTRL_VLAN: tags not in vlans are dropped */
+#define VNET_FILTER_UNI_OVERFLOW 128u /* the driver's table did not fit: all of the class (U-36) */
+#define VNET_FILTER_MULTI_OVERFLOW 256u
+
+#define VNET_FILTER_MACS 4096u /* longest table of each kind */
+
+struct vnet_filter {
+	uint32_t modes;
+	uint32_t unicast_count, multicast_count;
+	uint32_t reserved;
+	const uint8_t *unicast; /* 6 bytes each, in any order; copied by vnet_policy_create() */
+	const uint8_t *multicast;
+	uint8_t mac[6]; /* the device's own address */
+	uint8_t pad[2];
+	uint64_t vlans[64]; /* bit vid: the VLAN is in the table */
+};
+
 struct vnet_policy_config {
 	struct vnet_steering steering;
 	uint32_t header_length; /* 12 or 20 bytes in front of every frame on the rings */
-	uint32_t merge_rx;      /* MRG_RXBUF negotiated */
-	uint32_t filter_mode;   /* VNET_FILTER_PASS_ALL */
-	uint32_t port_queues;   /* host port queues 0 … n-1 attached (U-62) */
+	uint32_t merge_rx; /* MRG_RXBUF negotiated */
+	uint32_t port_queues; /* host port queues 0 … n-1 attached (U-62) */
+	uint32_t mtu; /* of frames towards the driver; 0: no limit (U-51) */
+	uint64_t guest_offloads; /* what may be delivered: bits of CTRL_GUEST_OFFLOADS */
+	uint64_t host_offloads; /* what the driver may ask for: CSUM, HOST_* feature bits */
+	struct vnet_filter filter;
 };
-
-#define VNET_FILTER_PASS_ALL 0u
 
 /* Where one frame goes and why. */
 struct vnet_verdict {
@@ -83,17 +109,17 @@ struct vnet_verdict {
 
 struct vnet_queue_config {
 	uint32_t index; /* virtqueue index: receiveq 2i, transmitq 2i+1, controlq 2·pairs */
-	uint32_t size;  /* power of two, 1 … VNET_MAX_QUEUE_SIZE */
+	uint32_t size; /* power of two, 1 … VNET_MAX_QUEUE_SIZE */
 	uint64_t desc_table; /* guest physical addresses */
 	uint64_t avail_ring;
 	uint64_t used_ring;
 	uint32_t event_idx; /* negotiated ring features */
 	uint32_t indirect;
 	uint16_t avail_base; /* next avail entry to take */
-	uint16_t used_base;  /* next used entry to write */
-	int32_t kick_fd;     /* readable when the driver notifies; -1: none.  Duplicated */
-	int32_t call_fd;     /* written to notify the driver; -1: none */
-	int32_t err_fd;      /* written once when the ring breaks; -1: none */
+	uint16_t used_base; /* next used entry to write */
+	int32_t kick_fd; /* readable when the driver notifies; -1: none.  Duplicated */
+	int32_t call_fd; /* written to notify the driver; -1: none */
+	int32_t err_fd; /* written once when the ring breaks; -1: none */
 };
 
 struct vnet_queue_state {
@@ -106,14 +132,14 @@ struct vnet_queue_state {
 /* Why a ring was stopped (BREAK). */
 enum vnet_break {
 	VNET_BREAK_NONE = 0,
-	VNET_BREAK_AVAIL_INDEX,   /* avail.idx moved by more than the queue size */
-	VNET_BREAK_DESC_INDEX,    /* head or next beyond the table */
-	VNET_BREAK_DESC_LOOP,     /* chain longer than the table */
-	VNET_BREAK_DESC_ADDRESS,  /* buffer or indirect table outside the regions */
-	VNET_BREAK_INDIRECT,      /* not negotiated, nested, with NEXT, bad length */
+	VNET_BREAK_AVAIL_INDEX, /* avail.idx moved by more than the queue size */
+	VNET_BREAK_DESC_INDEX, /* head or next beyond the table */
+	VNET_BREAK_DESC_LOOP, /* chain longer than the table */
+	VNET_BREAK_DESC_ADDRESS, /* buffer or indirect table outside the regions */
+	VNET_BREAK_INDIRECT, /* not negotiated, nested, with NEXT, bad length */
 	VNET_BREAK_CHAIN_TOO_LONG, /* more pieces than VNET_CHAIN_MAX */
-	VNET_BREAK_HEAD_IN_USE,   /* same head made available twice */
-	VNET_BREAK_RING_ADDRESS,  /* a memory swap took the ring away */
+	VNET_BREAK_HEAD_IN_USE, /* same head made available twice */
+	VNET_BREAK_RING_ADDRESS, /* a memory swap took the ring away */
 	VNET_BREAK_COUNT,
 };
 
@@ -130,26 +156,29 @@ struct vnet_pair_stats {
 	uint64_t rx_handoffs; /* of rx_packets: came from another worker */
 	uint64_t rx_notifications;
 	uint64_t rx_kicks;
-	uint64_t rx_drop_overruns;  /* no descriptors (OUR-RX-20) */
-	uint64_t rx_drop_too_big;   /* larger than the buffers can ever hold */
+	uint64_t rx_drop_overruns; /* no descriptors (OUR-RX-20) */
+	uint64_t rx_drop_too_big; /* larger than the buffers can ever hold */
 	uint64_t rx_drop_bad_buffer; /* malformed receive buffer, returned with len 0 (U-55) */
 	uint64_t rx_drop_queue_off; /* ring not running or not in force (U-11) */
-	uint64_t rx_drop_handoff;   /* no slot, or the owner's inbound queue is full */
+	uint64_t rx_drop_handoff; /* no slot, or the owner's inbound queue is full */
 	uint64_t rx_drop_filtered;
 	uint64_t rx_drop_port; /* host port gave less than a header, or a cut-off frame */
 	uint64_t rx_drop_offload; /* host port left a checksum or segmentation undone */
+	uint64_t rx_drop_mtu; /* longer than the MTU allows, and no GSO frame (NET-CFG-05) */
+	uint64_t
+		rx_csum_completed; /* of rx_packets: checksum completed here, GUEST_CSUM being off */
 	uint64_t tx_packets;
 	uint64_t tx_bytes;
 	uint64_t tx_notifications;
 	uint64_t tx_kicks;
 	uint64_t tx_drop_malformed; /* OUR-TX-12 */
-	uint64_t tx_drop_port;      /* the host port refused the frame (EIO: it is down) */
+	uint64_t tx_drop_port; /* the host port refused the frame (EIO: it is down) */
 	uint64_t rings_broken;
 };
 
 struct vnet_event {
-	uint32_t kind;   /* VNET_EVENT_* */
-	uint32_t index;  /* virtqueue or host port queue index */
+	uint32_t kind; /* VNET_EVENT_* */
+	uint32_t index; /* virtqueue or host port queue index */
 	uint32_t reason; /* enum vnet_break, or an errno */
 	uint32_t reserved;
 };
@@ -166,7 +195,9 @@ VNET_API void vnet_mem_put(struct vnet_mem *mem);
 
 /**
  * vnet_policy_create() - validate and expand a policy
- * Return: 0; -EINVAL for values no device may hold (queue beyond VNET_MAX_PAIRS, bad mask, unknown type)
+ * Copies what @config points to.
+ * Return: 0; -EINVAL for values no device may hold (queue beyond VNET_MAX_PAIRS, bad mask, unknown
+ * type, mode or offload, table too long)
  */
 VNET_API int vnet_policy_create(const struct vnet_policy_config *config,
 				struct vnet_policy **policy);
@@ -178,6 +209,9 @@ VNET_API void vnet_policy_put(struct vnet_policy *policy);
  */
 VNET_API void vnet_policy_classify(const struct vnet_policy *policy, const uint8_t *frame,
 				   uint32_t len, uint32_t port_queue, struct vnet_verdict *verdict);
+/** vnet_policy_passes() - would the filter show a frame to the driver? Return: 1 or 0 */
+VNET_API int vnet_policy_passes(const struct vnet_policy *policy, const uint8_t *frame,
+				uint32_t len);
 
 /**
  * vnet_engine_create() - start the workers; no ring runs yet, frames of the host port are dropped and counted

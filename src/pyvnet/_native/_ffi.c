@@ -587,118 +587,130 @@ static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // char const *()(uint32_t)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(char const *)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 89), // char const *
+/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(char const *)
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 94), // char const *
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine *, struct vnet_event *)
-/*  7 */ _CFFI_OP(_CFFI_OP_POINTER, 96), // struct vnet_engine *
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 98), // struct vnet_event *
+/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, struct vnet_event *)
+/*  7 */ _CFFI_OP(_CFFI_OP_POINTER, 101), // struct vnet_engine *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 103), // struct vnet_event *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine *, struct vnet_mem *)
+/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, struct vnet_mem *)
 /* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 99), // struct vnet_mem *
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 105), // struct vnet_mem *
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine *, struct vnet_policy *)
+/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, struct vnet_policy *)
 /* 15 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 101), // struct vnet_policy *
+/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 107), // struct vnet_policy *
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine *, struct vnet_queue_config const *)
+/* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, struct vnet_queue_config const *)
 /* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 103), // struct vnet_queue_config const *
+/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 109), // struct vnet_queue_config const *
 /* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
+/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 25 */ _CFFI_OP(_CFFI_OP_POINTER, 100), // struct vnet_pair_stats *
+/* 25 */ _CFFI_OP(_CFFI_OP_POINTER, 106), // struct vnet_pair_stats *
 /* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
+/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
 /* 28 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 30 */ _CFFI_OP(_CFFI_OP_POINTER, 104), // struct vnet_queue_state *
+/* 30 */ _CFFI_OP(_CFFI_OP_POINTER, 110), // struct vnet_queue_state *
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
+/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 111), // uint8_t *
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 119), // uint8_t *
 /* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
 /* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 36),
 /* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
+/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 111), // uint8_t const *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 119), // uint8_t const *
 /* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine const *)
-/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 96), // struct vnet_engine const *
+/* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine const *)
+/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 101), // struct vnet_engine const *
 /* 46 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
-/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 97), // struct vnet_engine_config const *
+/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
+/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 102), // struct vnet_engine_config const *
 /* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // struct vnet_engine * *
 /* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
+/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
 /* 52 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
 /* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
-/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 102), // struct vnet_policy_config const *
-/* 60 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // struct vnet_policy * *
-/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
-/* 63 */ _CFFI_OP(_CFFI_OP_POINTER, 105), // struct vnet_region const *
-/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 12), // struct vnet_mem * *
+/* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
+/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 107), // struct vnet_policy const *
+/* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
+/* 64 */ _CFFI_OP(_CFFI_OP_POINTER, 108), // struct vnet_policy_config const *
+/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // struct vnet_policy * *
 /* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION, 95), // int()(uint32_t, int64_t)
-/* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 53), // uint64_t()(void)
-/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION, 114), // void()(struct vnet_engine *)
-/* 74 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
+/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
+/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 111), // struct vnet_region const *
+/* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 12), // struct vnet_mem * *
+/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(uint32_t, int64_t)
+/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
 /* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION, 114), // void()(struct vnet_mem *)
-/* 77 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION, 114), // void()(struct vnet_policy *)
-/* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
-/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION, 114), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
-/* 83 */ _CFFI_OP(_CFFI_OP_POINTER, 101), // struct vnet_policy const *
-/* 84 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 87 */ _CFFI_OP(_CFFI_OP_POINTER, 107), // struct vnet_verdict *
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 89 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 90 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
-/* 91 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_port_type
-/* 92 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_steering_mode
-/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 94), // int32_t const *
-/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 96 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
-/* 97 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
-/* 98 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_event
-/* 99 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_mem
-/* 100 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_pair_stats
-/* 101 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_policy
-/* 102 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_policy_config
-/* 103 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_queue_config
-/* 104 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_queue_state
-/* 105 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_region
-/* 106 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_steering
-/* 107 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_verdict
-/* 108 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 109 */ _CFFI_OP(_CFFI_OP_ARRAY, 108), // uint16_t[128]
-/* 110 */ (_cffi_opcode_t)(128),
-/* 111 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 112 */ _CFFI_OP(_CFFI_OP_ARRAY, 111), // uint8_t[40]
-/* 113 */ (_cffi_opcode_t)(40),
-/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION, 53), // uint64_t()(void)
+/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 126), // void()(struct vnet_engine *)
+/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
+/* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION, 126), // void()(struct vnet_mem *)
+/* 82 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION, 126), // void()(struct vnet_policy *)
+/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
+/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION, 126), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
+/* 88 */ _CFFI_OP(_CFFI_OP_NOOP, 59),
+/* 89 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 92 */ _CFFI_OP(_CFFI_OP_POINTER, 113), // struct vnet_verdict *
+/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 95 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
+/* 96 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_port_type
+/* 97 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_steering_mode
+/* 98 */ _CFFI_OP(_CFFI_OP_POINTER, 99), // int32_t const *
+/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 101 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
+/* 102 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
+/* 103 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_event
+/* 104 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_filter
+/* 105 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_mem
+/* 106 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_pair_stats
+/* 107 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_policy
+/* 108 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy_config
+/* 109 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_queue_config
+/* 110 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_state
+/* 111 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_region
+/* 112 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_steering
+/* 113 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_verdict
+/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 115 */ _CFFI_OP(_CFFI_OP_ARRAY, 114), // uint16_t[128]
+/* 116 */ (_cffi_opcode_t)(128),
+/* 117 */ _CFFI_OP(_CFFI_OP_ARRAY, 53), // uint64_t[64]
+/* 118 */ (_cffi_opcode_t)(64),
+/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 120 */ _CFFI_OP(_CFFI_OP_ARRAY, 119), // uint8_t[2]
+/* 121 */ (_cffi_opcode_t)(2),
+/* 122 */ _CFFI_OP(_CFFI_OP_ARRAY, 119), // uint8_t[40]
+/* 123 */ (_cffi_opcode_t)(40),
+/* 124 */ _CFFI_OP(_CFFI_OP_ARRAY, 119), // uint8_t[6]
+/* 125 */ (_cffi_opcode_t)(6),
+/* 126 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_VNET_BREAK_NONE(unsigned long long *o)
@@ -1485,10 +1497,10 @@ _cffi_f_vnet_mem_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(63), arg0, (char **)&x0);
+      _cffi_type(68), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(63), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(68), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1498,10 +1510,10 @@ _cffi_f_vnet_mem_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(65), arg2, (char **)&x2);
+      _cffi_type(70), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_mem * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(65), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(70), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1582,10 +1594,10 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(83), arg0, (char **)&x0);
+      _cffi_type(59), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(83), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(59), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1608,10 +1620,10 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(87), arg4, (char **)&x4);
+      _cffi_type(92), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vnet_verdict *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(87), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(92), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1652,19 +1664,19 @@ _cffi_f_vnet_policy_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(59), arg0, (char **)&x0);
+      _cffi_type(64), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(59), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(64), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(60), arg1, (char **)&x1);
+      _cffi_type(65), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_policy * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(60), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(65), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1682,6 +1694,65 @@ _cffi_f_vnet_policy_create(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_vnet_policy_create _cffi_d_vnet_policy_create
+#endif
+
+static int _cffi_d_vnet_policy_passes(struct vnet_policy const * x0, uint8_t const * x1, uint32_t x2)
+{
+  return vnet_policy_passes(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_policy_passes(PyObject *self, PyObject *args)
+{
+  struct vnet_policy const * x0;
+  uint8_t const * x1;
+  uint32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "vnet_policy_passes", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(59), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(59), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(41), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(41), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_policy_passes(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_policy_passes _cffi_d_vnet_policy_passes
 #endif
 
 static void _cffi_d_vnet_policy_put(struct vnet_policy * x0)
@@ -1946,10 +2017,73 @@ static int _cffi_const_VNET_EVENT_RING_BROKEN(unsigned long long *o)
   return n;
 }
 
-static int _cffi_const_VNET_FILTER_PASS_ALL(unsigned long long *o)
+static int _cffi_const_VNET_FILTER_ALLMULTI(unsigned long long *o)
 {
-  int n = (VNET_FILTER_PASS_ALL) <= 0;
-  *o = (unsigned long long)((VNET_FILTER_PASS_ALL) | 0);  /* check that VNET_FILTER_PASS_ALL is an integer */
+  int n = (VNET_FILTER_ALLMULTI) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_ALLMULTI) | 0);  /* check that VNET_FILTER_ALLMULTI is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_FILTER_ALLUNI(unsigned long long *o)
+{
+  int n = (VNET_FILTER_ALLUNI) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_ALLUNI) | 0);  /* check that VNET_FILTER_ALLUNI is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_FILTER_MACS(unsigned long long *o)
+{
+  int n = (VNET_FILTER_MACS) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_MACS) | 0);  /* check that VNET_FILTER_MACS is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_FILTER_MULTI_OVERFLOW(unsigned long long *o)
+{
+  int n = (VNET_FILTER_MULTI_OVERFLOW) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_MULTI_OVERFLOW) | 0);  /* check that VNET_FILTER_MULTI_OVERFLOW is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_FILTER_NOBCAST(unsigned long long *o)
+{
+  int n = (VNET_FILTER_NOBCAST) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_NOBCAST) | 0);  /* check that VNET_FILTER_NOBCAST is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_FILTER_NOMULTI(unsigned long long *o)
+{
+  int n = (VNET_FILTER_NOMULTI) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_NOMULTI) | 0);  /* check that VNET_FILTER_NOMULTI is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_FILTER_NOUNI(unsigned long long *o)
+{
+  int n = (VNET_FILTER_NOUNI) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_NOUNI) | 0);  /* check that VNET_FILTER_NOUNI is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_FILTER_PROMISC(unsigned long long *o)
+{
+  int n = (VNET_FILTER_PROMISC) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_PROMISC) | 0);  /* check that VNET_FILTER_PROMISC is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_FILTER_UNI_OVERFLOW(unsigned long long *o)
+{
+  int n = (VNET_FILTER_UNI_OVERFLOW) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_UNI_OVERFLOW) | 0);  /* check that VNET_FILTER_UNI_OVERFLOW is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_FILTER_VLAN(unsigned long long *o)
+{
+  int n = (VNET_FILTER_VLAN) <= 0;
+  *o = (unsigned long long)((VNET_FILTER_VLAN) | 0);  /* check that VNET_FILTER_VLAN is an integer */
   return n;
 }
 
@@ -2030,6 +2164,23 @@ static void _cffi_checkfld_struct_vnet_event(struct vnet_event *p)
 struct _cffi_align_struct_vnet_event { char x; struct vnet_event y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vnet_filter(struct vnet_filter *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->modes) | 0);  /* check that 'struct vnet_filter.modes' is an integer */
+  (void)((p->unicast_count) | 0);  /* check that 'struct vnet_filter.unicast_count' is an integer */
+  (void)((p->multicast_count) | 0);  /* check that 'struct vnet_filter.multicast_count' is an integer */
+  (void)((p->reserved) | 0);  /* check that 'struct vnet_filter.reserved' is an integer */
+  { uint8_t const * *tmp = &p->unicast; (void)tmp; }
+  { uint8_t const * *tmp = &p->multicast; (void)tmp; }
+  { uint8_t(*tmp)[6] = &p->mac; (void)tmp; }
+  { uint8_t(*tmp)[2] = &p->pad; (void)tmp; }
+  { uint64_t(*tmp)[64] = &p->vlans; (void)tmp; }
+}
+struct _cffi_align_struct_vnet_filter { char x; struct vnet_filter y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_vnet_pair_stats(struct vnet_pair_stats *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -2048,6 +2199,8 @@ static void _cffi_checkfld_struct_vnet_pair_stats(struct vnet_pair_stats *p)
   (void)((p->rx_drop_filtered) | 0);  /* check that 'struct vnet_pair_stats.rx_drop_filtered' is an integer */
   (void)((p->rx_drop_port) | 0);  /* check that 'struct vnet_pair_stats.rx_drop_port' is an integer */
   (void)((p->rx_drop_offload) | 0);  /* check that 'struct vnet_pair_stats.rx_drop_offload' is an integer */
+  (void)((p->rx_drop_mtu) | 0);  /* check that 'struct vnet_pair_stats.rx_drop_mtu' is an integer */
+  (void)((p->rx_csum_completed) | 0);  /* check that 'struct vnet_pair_stats.rx_csum_completed' is an integer */
   (void)((p->tx_packets) | 0);  /* check that 'struct vnet_pair_stats.tx_packets' is an integer */
   (void)((p->tx_bytes) | 0);  /* check that 'struct vnet_pair_stats.tx_bytes' is an integer */
   (void)((p->tx_notifications) | 0);  /* check that 'struct vnet_pair_stats.tx_notifications' is an integer */
@@ -2066,8 +2219,11 @@ static void _cffi_checkfld_struct_vnet_policy_config(struct vnet_policy_config *
   { struct vnet_steering *tmp = &p->steering; (void)tmp; }
   (void)((p->header_length) | 0);  /* check that 'struct vnet_policy_config.header_length' is an integer */
   (void)((p->merge_rx) | 0);  /* check that 'struct vnet_policy_config.merge_rx' is an integer */
-  (void)((p->filter_mode) | 0);  /* check that 'struct vnet_policy_config.filter_mode' is an integer */
   (void)((p->port_queues) | 0);  /* check that 'struct vnet_policy_config.port_queues' is an integer */
+  (void)((p->mtu) | 0);  /* check that 'struct vnet_policy_config.mtu' is an integer */
+  (void)((p->guest_offloads) | 0);  /* check that 'struct vnet_policy_config.guest_offloads' is an integer */
+  (void)((p->host_offloads) | 0);  /* check that 'struct vnet_policy_config.host_offloads' is an integer */
+  { struct vnet_filter *tmp = &p->filter; (void)tmp; }
 }
 struct _cffi_align_struct_vnet_policy_config { char x; struct vnet_policy_config y; };
 
@@ -2158,7 +2314,16 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VNET_CTRL_MAX", (void *)_cffi_const_VNET_CTRL_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_EVENT_PORT_GONE", (void *)_cffi_const_VNET_EVENT_PORT_GONE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_EVENT_RING_BROKEN", (void *)_cffi_const_VNET_EVENT_RING_BROKEN, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "VNET_FILTER_PASS_ALL", (void *)_cffi_const_VNET_FILTER_PASS_ALL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_ALLMULTI", (void *)_cffi_const_VNET_FILTER_ALLMULTI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_ALLUNI", (void *)_cffi_const_VNET_FILTER_ALLUNI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_MACS", (void *)_cffi_const_VNET_FILTER_MACS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_MULTI_OVERFLOW", (void *)_cffi_const_VNET_FILTER_MULTI_OVERFLOW, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_NOBCAST", (void *)_cffi_const_VNET_FILTER_NOBCAST, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_NOMULTI", (void *)_cffi_const_VNET_FILTER_NOMULTI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_NOUNI", (void *)_cffi_const_VNET_FILTER_NOUNI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_PROMISC", (void *)_cffi_const_VNET_FILTER_PROMISC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_UNI_OVERFLOW", (void *)_cffi_const_VNET_FILTER_UNI_OVERFLOW, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_FILTER_VLAN", (void *)_cffi_const_VNET_FILTER_VLAN, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_FRAME_MAX", (void *)_cffi_const_VNET_FRAME_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_MAX_PAIRS", (void *)_cffi_const_VNET_MAX_PAIRS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_MAX_QUEUE_SIZE", (void *)_cffi_const_VNET_MAX_QUEUE_SIZE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -2174,7 +2339,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_vnet_ctrl_complete },
   { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_vnet_ctrl_pop },
   { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_vnet_engine_create },
-  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 73), (void *)_cffi_d_vnet_engine_destroy },
+  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 78), (void *)_cffi_d_vnet_engine_destroy },
   { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 44), (void *)_cffi_d_vnet_engine_event_fd },
   { "vnet_engine_next_event", (void *)_cffi_f_vnet_engine_next_event, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_vnet_engine_next_event },
   { "vnet_engine_queue_state", (void *)_cffi_f_vnet_engine_queue_state, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_vnet_engine_queue_state },
@@ -2183,14 +2348,15 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vnet_engine_start_queue", (void *)_cffi_f_vnet_engine_start_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_vnet_engine_start_queue },
   { "vnet_engine_stats", (void *)_cffi_f_vnet_engine_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 22), (void *)_cffi_d_vnet_engine_stats },
   { "vnet_engine_stop_queue", (void *)_cffi_f_vnet_engine_stop_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_vnet_engine_stop_queue },
-  { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_vnet_mem_create },
-  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 76), (void *)_cffi_d_vnet_mem_put },
-  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 82), (void *)_cffi_d_vnet_policy_classify },
-  { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 58), (void *)_cffi_d_vnet_policy_create },
-  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 79), (void *)_cffi_d_vnet_policy_put },
-  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 67), (void *)_cffi_d_vnet_test_fail },
+  { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 67), (void *)_cffi_d_vnet_mem_create },
+  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 81), (void *)_cffi_d_vnet_mem_put },
+  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 87), (void *)_cffi_d_vnet_policy_classify },
+  { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 63), (void *)_cffi_d_vnet_policy_create },
+  { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 58), (void *)_cffi_d_vnet_policy_passes },
+  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 84), (void *)_cffi_d_vnet_policy_put },
+  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_vnet_test_fail },
   { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_vnet_test_flip },
-  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 71), (void *)_cffi_d_vnet_test_flip_reads },
+  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 76), (void *)_cffi_d_vnet_test_flip_reads },
   { "vnet_test_guard_name", (void *)_cffi_f_vnet_test_guard_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vnet_test_guard_name },
   { "vnet_test_guard_off", (void *)_cffi_f_vnet_test_guard_off, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 3), (void *)_cffi_d_vnet_test_guard_off },
 };
@@ -2210,7 +2376,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "port_fds", offsetof(struct vnet_engine_config, port_fds),
                 sizeof(((struct vnet_engine_config *)0)->port_fds),
-                _CFFI_OP(_CFFI_OP_NOOP, 93) },
+                _CFFI_OP(_CFFI_OP_NOOP, 98) },
   { "port_count", offsetof(struct vnet_engine_config, port_count),
                   sizeof(((struct vnet_engine_config *)0)->port_count),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2229,6 +2395,33 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "reserved", offsetof(struct vnet_event, reserved),
                 sizeof(((struct vnet_event *)0)->reserved),
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "modes", offsetof(struct vnet_filter, modes),
+             sizeof(((struct vnet_filter *)0)->modes),
+             _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "unicast_count", offsetof(struct vnet_filter, unicast_count),
+                     sizeof(((struct vnet_filter *)0)->unicast_count),
+                     _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "multicast_count", offsetof(struct vnet_filter, multicast_count),
+                       sizeof(((struct vnet_filter *)0)->multicast_count),
+                       _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "reserved", offsetof(struct vnet_filter, reserved),
+                sizeof(((struct vnet_filter *)0)->reserved),
+                _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "unicast", offsetof(struct vnet_filter, unicast),
+               sizeof(((struct vnet_filter *)0)->unicast),
+               _CFFI_OP(_CFFI_OP_NOOP, 41) },
+  { "multicast", offsetof(struct vnet_filter, multicast),
+                 sizeof(((struct vnet_filter *)0)->multicast),
+                 _CFFI_OP(_CFFI_OP_NOOP, 41) },
+  { "mac", offsetof(struct vnet_filter, mac),
+           sizeof(((struct vnet_filter *)0)->mac),
+           _CFFI_OP(_CFFI_OP_NOOP, 124) },
+  { "pad", offsetof(struct vnet_filter, pad),
+           sizeof(((struct vnet_filter *)0)->pad),
+           _CFFI_OP(_CFFI_OP_NOOP, 120) },
+  { "vlans", offsetof(struct vnet_filter, vlans),
+             sizeof(((struct vnet_filter *)0)->vlans),
+             _CFFI_OP(_CFFI_OP_NOOP, 117) },
   { "rx_port_frames", offsetof(struct vnet_pair_stats, rx_port_frames),
                       sizeof(((struct vnet_pair_stats *)0)->rx_port_frames),
                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
@@ -2271,6 +2464,12 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "rx_drop_offload", offsetof(struct vnet_pair_stats, rx_drop_offload),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_offload),
                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
+  { "rx_drop_mtu", offsetof(struct vnet_pair_stats, rx_drop_mtu),
+                   sizeof(((struct vnet_pair_stats *)0)->rx_drop_mtu),
+                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
+  { "rx_csum_completed", offsetof(struct vnet_pair_stats, rx_csum_completed),
+                         sizeof(((struct vnet_pair_stats *)0)->rx_csum_completed),
+                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "tx_packets", offsetof(struct vnet_pair_stats, tx_packets),
                   sizeof(((struct vnet_pair_stats *)0)->tx_packets),
                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
@@ -2294,19 +2493,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "steering", offsetof(struct vnet_policy_config, steering),
                 sizeof(((struct vnet_policy_config *)0)->steering),
-                _CFFI_OP(_CFFI_OP_NOOP, 106) },
+                _CFFI_OP(_CFFI_OP_NOOP, 112) },
   { "header_length", offsetof(struct vnet_policy_config, header_length),
                      sizeof(((struct vnet_policy_config *)0)->header_length),
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "merge_rx", offsetof(struct vnet_policy_config, merge_rx),
                 sizeof(((struct vnet_policy_config *)0)->merge_rx),
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
-  { "filter_mode", offsetof(struct vnet_policy_config, filter_mode),
-                   sizeof(((struct vnet_policy_config *)0)->filter_mode),
-                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "port_queues", offsetof(struct vnet_policy_config, port_queues),
                    sizeof(((struct vnet_policy_config *)0)->port_queues),
                    _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "mtu", offsetof(struct vnet_policy_config, mtu),
+           sizeof(((struct vnet_policy_config *)0)->mtu),
+           _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "guest_offloads", offsetof(struct vnet_policy_config, guest_offloads),
+                      sizeof(((struct vnet_policy_config *)0)->guest_offloads),
+                      _CFFI_OP(_CFFI_OP_NOOP, 53) },
+  { "host_offloads", offsetof(struct vnet_policy_config, host_offloads),
+                     sizeof(((struct vnet_policy_config *)0)->host_offloads),
+                     _CFFI_OP(_CFFI_OP_NOOP, 53) },
+  { "filter", offsetof(struct vnet_policy_config, filter),
+              sizeof(((struct vnet_policy_config *)0)->filter),
+              _CFFI_OP(_CFFI_OP_NOOP, 104) },
   { "index", offsetof(struct vnet_queue_config, index),
              sizeof(((struct vnet_queue_config *)0)->index),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2330,25 +2538,25 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_config, avail_base),
                   sizeof(((struct vnet_queue_config *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 108) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "used_base", offsetof(struct vnet_queue_config, used_base),
                  sizeof(((struct vnet_queue_config *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 108) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "kick_fd", offsetof(struct vnet_queue_config, kick_fd),
                sizeof(((struct vnet_queue_config *)0)->kick_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 94) },
+               _CFFI_OP(_CFFI_OP_NOOP, 99) },
   { "call_fd", offsetof(struct vnet_queue_config, call_fd),
                sizeof(((struct vnet_queue_config *)0)->call_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 94) },
+               _CFFI_OP(_CFFI_OP_NOOP, 99) },
   { "err_fd", offsetof(struct vnet_queue_config, err_fd),
               sizeof(((struct vnet_queue_config *)0)->err_fd),
-              _CFFI_OP(_CFFI_OP_NOOP, 94) },
+              _CFFI_OP(_CFFI_OP_NOOP, 99) },
   { "avail_base", offsetof(struct vnet_queue_state, avail_base),
                   sizeof(((struct vnet_queue_state *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 108) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "used_base", offsetof(struct vnet_queue_state, used_base),
                  sizeof(((struct vnet_queue_state *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 108) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "broken", offsetof(struct vnet_queue_state, broken),
               sizeof(((struct vnet_queue_state *)0)->broken),
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2366,10 +2574,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "fd", offsetof(struct vnet_region, fd),
           sizeof(((struct vnet_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 94) },
+          _CFFI_OP(_CFFI_OP_NOOP, 99) },
   { "reserved", offsetof(struct vnet_region, reserved),
                 sizeof(((struct vnet_region *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 94) },
+                _CFFI_OP(_CFFI_OP_NOOP, 99) },
   { "mode", offsetof(struct vnet_steering, mode),
             sizeof(((struct vnet_steering *)0)->mode),
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2381,67 +2589,69 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "pairs", offsetof(struct vnet_steering, pairs),
              sizeof(((struct vnet_steering *)0)->pairs),
-             _CFFI_OP(_CFFI_OP_NOOP, 108) },
+             _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "indirection_table_mask", offsetof(struct vnet_steering, indirection_table_mask),
                               sizeof(((struct vnet_steering *)0)->indirection_table_mask),
-                              _CFFI_OP(_CFFI_OP_NOOP, 108) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "unclassified_queue", offsetof(struct vnet_steering, unclassified_queue),
                           sizeof(((struct vnet_steering *)0)->unclassified_queue),
-                          _CFFI_OP(_CFFI_OP_NOOP, 108) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "reserved", offsetof(struct vnet_steering, reserved),
                 sizeof(((struct vnet_steering *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 108) },
+                _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "key", offsetof(struct vnet_steering, key),
            sizeof(((struct vnet_steering *)0)->key),
-           _CFFI_OP(_CFFI_OP_NOOP, 112) },
+           _CFFI_OP(_CFFI_OP_NOOP, 122) },
   { "indirection_table", offsetof(struct vnet_steering, indirection_table),
                          sizeof(((struct vnet_steering *)0)->indirection_table),
-                         _CFFI_OP(_CFFI_OP_NOOP, 109) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 115) },
   { "hash_value", offsetof(struct vnet_verdict, hash_value),
                   sizeof(((struct vnet_verdict *)0)->hash_value),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_report", offsetof(struct vnet_verdict, hash_report),
                    sizeof(((struct vnet_verdict *)0)->hash_report),
-                   _CFFI_OP(_CFFI_OP_NOOP, 108) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "queue", offsetof(struct vnet_verdict, queue),
              sizeof(((struct vnet_verdict *)0)->queue),
-             _CFFI_OP(_CFFI_OP_NOOP, 108) },
+             _CFFI_OP(_CFFI_OP_NOOP, 114) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vnet_engine", 96, _CFFI_F_OPAQUE,
+  { "vnet_engine", 101, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_engine_config", 97, _CFFI_F_CHECK_FIELDS,
+  { "vnet_engine_config", 102, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 7 },
-  { "vnet_event", 98, _CFFI_F_CHECK_FIELDS,
+  { "vnet_event", 103, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 7, 4 },
-  { "vnet_mem", 99, _CFFI_F_OPAQUE,
+  { "vnet_filter", 104, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 11, 9 },
+  { "vnet_mem", 105, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_pair_stats", 100, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 11, 21 },
-  { "vnet_policy", 101, _CFFI_F_OPAQUE,
+  { "vnet_pair_stats", 106, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 20, 23 },
+  { "vnet_policy", 107, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_policy_config", 102, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 32, 5 },
-  { "vnet_queue_config", 103, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 37, 12 },
-  { "vnet_queue_state", 104, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 49, 4 },
-  { "vnet_region", 105, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 53, 5 },
-  { "vnet_steering", 106, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 58, 9 },
-  { "vnet_verdict", 107, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 67, 3 },
+  { "vnet_policy_config", 108, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 43, 8 },
+  { "vnet_queue_config", 109, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 51, 12 },
+  { "vnet_queue_state", 110, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 63, 4 },
+  { "vnet_region", 111, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 67, 5 },
+  { "vnet_steering", 112, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 72, 9 },
+  { "vnet_verdict", 113, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 81, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "vnet_break", 90, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
+  { "vnet_break", 95, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
     "VNET_BREAK_NONE,VNET_BREAK_AVAIL_INDEX,VNET_BREAK_DESC_INDEX,VNET_BREAK_DESC_LOOP,VNET_BREAK_DESC_ADDRESS,"
     "VNET_BREAK_INDIRECT,VNET_BREAK_CHAIN_TOO_LONG,VNET_BREAK_HEAD_IN_USE,VNET_BREAK_RING_ADDRESS,VNET_BREAK_COUNT" },
-  { "vnet_port_type", 91, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
+  { "vnet_port_type", 96, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
     "VNET_PORT_TAP,VNET_PORT_PAIR,VNET_PORT_NULL" },
-  { "vnet_steering_mode", 92, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
+  { "vnet_steering_mode", 97, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
     "VNET_STEER_AUTOMATIC,VNET_STEER_RSS" },
 };
 
@@ -2452,12 +2662,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  48,  /* num_globals */
-  12,  /* num_struct_unions */
+  58,  /* num_globals */
+  13,  /* num_struct_unions */
   3,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  115,  /* num_types */
+  127,  /* num_types */
   0,  /* flags */
 };
 

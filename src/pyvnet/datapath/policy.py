@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from pyvnet.datapath.filter import PASS_ALL, Filter
 from pyvnet.datapath.native import DEFAULT, Native, check
 
 if TYPE_CHECKING:
@@ -42,13 +43,19 @@ class Policy:
         merge_rx: bool = True,
         port_queues: int = 1,
         ex_types_always: bool = False,
+        rx_filter: Filter = PASS_ALL,
+        mtu: int = 0,
+        guest_offloads: int = 0,
+        host_offloads: int = 0,
         native: Native = DEFAULT,
     ) -> Self:
         """Check and expand a policy.
 
         ``mode`` is "automatic" or "rss"; ``key`` is zero-extended to 40 bytes;
-        queues are pair numbers; ``header_length`` is 12 or 20 bytes.  Raises
-        HostError (EINVAL) for values no device may hold.
+        queues are pair numbers; ``header_length`` is 12 or 20 bytes; ``mtu`` is that of
+        frames towards the driver, 0 for no limit.  ``guest_offloads`` (bits of
+        CTRL_GUEST_OFFLOADS) may be delivered, ``host_offloads`` (CSUM and HOST_* feature
+        bits) may be asked for.  Raises HostError (EINVAL) for values no device may hold.
         """
         ffi, lib = native
         config = ffi.new("struct vnet_policy_config *")
@@ -64,10 +71,14 @@ class Policy:
             steering.indirection_table[position] = queue
         config.header_length = header_length
         config.merge_rx = merge_rx
-        config.filter_mode = lib.VNET_FILTER_PASS_ALL
         config.port_queues = port_queues
+        config.mtu = mtu
+        config.guest_offloads = guest_offloads
+        config.host_offloads = host_offloads
+        alive = _fill(ffi, config.filter, rx_filter)
         out = ffi.new("struct vnet_policy **")
         check(lib.vnet_policy_create(config, out), "cannot make a frame path policy")
+        del alive
         return cls(out[0], native)
 
     @classmethod
@@ -100,6 +111,11 @@ class Policy:
         )
         return Verdict(verdict.hash_value, verdict.hash_report, verdict.queue)
 
+    def passes(self, frame: bytes) -> bool:
+        """Whether the filter would show the driver a frame."""
+        ffi, lib = self._native
+        return bool(lib.vnet_policy_passes(self._cdata, ffi.from_buffer(frame), len(frame)))
+
     @property
     def cdata(self) -> Any:
         """For the engine's verbs."""
@@ -116,3 +132,18 @@ class Policy:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _fill(ffi: Any, to: Any, rx_filter: Filter) -> tuple[Any, ...]:
+    """Write ``struct vnet_filter``; it points into what is returned."""
+    unicast, multicast = (
+        ffi.from_buffer("uint8_t[]", b"".join(table))
+        for table in (rx_filter.unicast, rx_filter.multicast)
+    )
+    to.modes = int(rx_filter.modes)
+    to.unicast, to.unicast_count = unicast, len(rx_filter.unicast)
+    to.multicast, to.multicast_count = multicast, len(rx_filter.multicast)
+    to.mac = rx_filter.mac
+    for vid in rx_filter.vlans:
+        to.vlans[vid // 64] |= 1 << vid % 64
+    return unicast, multicast

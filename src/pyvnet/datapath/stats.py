@@ -28,6 +28,8 @@ class PairStats:
     rx_drop_filtered: int = 0
     rx_drop_port: int = 0
     rx_drop_offload: int = 0
+    rx_drop_mtu: int = 0
+    rx_csum_completed: int = 0
     tx_packets: int = 0
     tx_bytes: int = 0
     tx_notifications: int = 0
