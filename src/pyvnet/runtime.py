@@ -23,7 +23,15 @@ from pyvnet.datapath.native import DEFAULT, Native
 from pyvnet.datapath.policy import Policy
 from pyvnet.datapath.stats import PairStats
 from pyvnet.device.device import DEFAULT_OFFER, DeviceSettings, VirtioNetDevice
-from pyvnet.device.effects import Activate, ConfigChanged, Deactivate, Effect, SetPolicy
+from pyvnet.device.effects import (
+    Activate,
+    ConfigChanged,
+    Deactivate,
+    Effect,
+    SetPolicy,
+    StartQueue,
+    StopQueue,
+)
 from pyvnet.device.settings import DEFAULT_QUEUE_SIZE
 from pyvnet.driver.driver import Driver
 from pyvnet.errors import DriverError, HostError, UsageError
@@ -243,8 +251,12 @@ class Device:
                 self._controlq = controlq
                 return [queue.index for queue in queues if not self._try_start(queue, features)]
             case Deactivate():
-                for index in sorted(self._running):
-                    self._stop(index)
+                self._stop_running(set(self._running))
+            case StartQueue(queue, features, controlq):
+                self._controlq = controlq
+                return [] if self._try_start(queue, features) else [queue.index]
+            case StopQueue(index):
+                self._stop_running({index})
             case ConfigChanged():
                 if self._notify_config is not None:
                     self._notify_config()
@@ -287,6 +299,10 @@ class Device:
             self._unwatch_ctrl()
         self._running.discard(index)
         return self.engine.stop_queue(self._engine_index(index))
+
+    def _stop_running(self, indexes: set[int]) -> None:
+        for index in sorted(indexes & self._running):
+            self._stop(index)
 
     def _engine_index(self, index: int) -> int:
         """The engine keeps the controlq behind all pairs, whatever was negotiated."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from pyvnet.device.counters import Counters
 from pyvnet.device.effects import SetPolicy
-from pyvnet.device.state import Counters
 from pyvnet.spec.features import Feature
 from tests.device.support import (
     ERR,

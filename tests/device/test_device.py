@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import pytest
 
+from pyvnet.device.control import ControlState
 from pyvnet.device.effects import Activate, ConfigChanged, Deactivate, SetPolicy
 from pyvnet.device.state import DeviceState
 from pyvnet.device.steering import Policy
 from pyvnet.spec.features import Feature
 from tests.device.support import (
+    MAC,
     PAIRS,
     commit,
     device,
@@ -26,7 +28,8 @@ from tests.device.support import (
 
 
 def initial(target: DeviceState) -> DeviceState:
-    return DeviceState(target.max_virtqueue_pairs, target.mac, counters=target.counters)
+    control = ControlState(target.mac)
+    return DeviceState(target.max_virtqueue_pairs, target.mac, control, counters=target.counters)
 
 
 def test_driver_ok_sets_the_policy_and_then_starts_the_rings() -> None:
@@ -47,7 +50,7 @@ def test_reset_stops_the_rings_first_and_leaves_nothing() -> None:
     target = running()
     send(target, rss())
     transition = commit(target, target.write_status(0))
-    assert transition.effects == (Deactivate(), SetPolicy(Policy()))
+    assert transition.effects == (Deactivate(), SetPolicy(Policy(mac=MAC)))
     assert target.status == 0
     assert target.state == initial(target.state)
     assert target.state.counters.resets == 1

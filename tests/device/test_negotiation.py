@@ -9,8 +9,8 @@ import pytest
 
 from pyvnet.device import negotiation
 from pyvnet.device.effects import Activate
-from pyvnet.device.settings import DEFAULT_OFFER
-from pyvnet.spec.features import NO_FEATURES, Feature
+from pyvnet.device.settings import DEFAULT_OFFER, IMPLEMENTED, NEXT_OFFER
+from pyvnet.spec.features import NO_FEATURES, REQUIREMENTS, Feature
 from tests.device.support import PAIRS, commit, device, negotiate, ring, running, without
 
 NEED_CTRL_VQ = Feature.MQ | Feature.RSS | Feature.HASH_REPORT
@@ -50,18 +50,31 @@ def test_write_wider_than_any_feature_field_is_ignored(bits: int) -> None:
     assert target.state.counters.feature_writes_ignored == 1
 
 
+NEEDS_CONTROLQ = [bit for bit, groups in REQUIREMENTS.items() if groups == (Feature.CTRL_VQ,)]
+# What a DPDK front-end acks that executes control commands itself, less the protocol's bit 30.
+DPDK = 0x110CC8000
+
+
 @pytest.mark.requirement("U-60")
-def test_relaxed_dependencies_let_mq_come_alone_and_nothing_else() -> None:
-    """A front-end that keeps the control queue acks MQ without CTRL_VQ."""
-    alone = int(Feature.VERSION_1 | Feature.MQ)
+@pytest.mark.parametrize(
+    "bits", [*(bit for bit in NEEDS_CONTROLQ if bit & IMPLEMENTED), Feature(DPDK)]
+)
+def test_relaxed_dependencies_let_features_come_without_the_control_queue(bits: Feature) -> None:
+    """A front-end that keeps the control queue acks what depends on it, but not the queue."""
     for relaxed in (False, True):
-        target = device(relaxed=relaxed)
-        negotiate(target, alone)
+        target = device(relaxed=relaxed, offered=NEXT_OFFER)
+        negotiate(target, int(Feature.VERSION_1 | bits))
         assert bool(target.status & 8) == relaxed
-        for bit in (Feature.RSS, Feature.HASH_REPORT):
-            other = device(relaxed=relaxed)
-            negotiate(other, int(Feature.VERSION_1 | bit))
-            assert other.status == 3
+        assert target.controlq_index is None or not relaxed
+
+
+@pytest.mark.parametrize(
+    "bits", [Feature.GUEST_TSO4, Feature.HOST_ECN | Feature.CSUM, Feature.HOST_USO, Feature.MTU]
+)
+def test_relaxed_dependencies_relax_no_other(bits: Feature) -> None:
+    target = device(relaxed=True, offered=NEXT_OFFER)
+    negotiate(target, int(Feature.VERSION_1 | bits))
+    assert target.status == 3
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pyvnet.device._checks import StateError
+from pyvnet.device.control import ControlState
 from pyvnet.device.device import SteeringOwner
 from pyvnet.device.steering import Policy, SteeringMode, SteeringState, make_policy
 from pyvnet.errors import HostError
@@ -17,6 +18,7 @@ from pyvnet.spec.rss import HashType
 from tests.device.support import (
     ERR,
     KEY,
+    MAC,
     OK,
     commit,
     device,
@@ -43,13 +45,19 @@ def policy_of(
     *,
     ex_types_always: bool = False,
 ) -> Policy:
-    return make_policy(steering, features, receiveqs=receiveqs, ex_types_always=ex_types_always)
+    return make_policy(
+        ControlState(MAC, steering=steering),
+        features,
+        receiveqs=receiveqs,
+        ex_types_always=ex_types_always,
+        mtu=0,
+    )
 
 
 def test_reset_policy() -> None:
-    """Automatic, one pair, no hash, 12-byte header: what a Policy is by default."""
-    assert policy_of(SteeringState(), Feature(0)) == Policy()
-    assert device().policy == Policy()
+    """Automatic, one pair, no hash, everything received: what a Policy is by default."""
+    assert policy_of(SteeringState(), Feature(0)) == Policy(mac=MAC)
+    assert device().policy == Policy(mac=MAC)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "controlq.py",
-        "if not situation.features & command.feature:",
+        "if not situation.rules.features & command.feature:",
         "if False:",
         FRAMING + "test_command_without_its_feature",
     ),
@@ -114,8 +114,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "controlq.py",
-        "Feature.HASH_REPORT, (_rss_governs,), configure_hash",
-        "Feature.HASH_REPORT, (), configure_hash",
+        'Feature.HASH_REPORT, "steering", configure_hash, (_rss_governs,)',
+        'Feature.HASH_REPORT, "steering", configure_hash',
         HASH + "test_rss_alone_governs_while_it_is_the_mode",
     ),
     Mutant(
@@ -131,7 +131,7 @@ MUTANTS: Final = (
         LIFE + "test_driver_ok_is_not_reached_over_refused_features",
     ),
     Mutant(
-        "device.py",
+        "rings.py",
         "if not 0 <= setup.index < self.queue_count:",
         "if False:",
         QUEUE + "test_queue_beyond_the_last_is_ignored_and_counted",

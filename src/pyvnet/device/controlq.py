@@ -17,31 +17,39 @@ string, so how the driver cut its chain is not visible here (NET-CVQ-03).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pyvnet.device._checks import StateError
-from pyvnet.device.steering import (
-    Outcome,
-    Rules,
-    SteeringMode,
-    SteeringState,
-    configure_hash,
-    configure_rss,
-    set_vq_pairs,
+from pyvnet.device.control import acknowledge, set_guest_offloads, set_mac
+from pyvnet.device.rxfilter import add_vlan, delete_vlan, set_mac_table, set_mode
+from pyvnet.device.steering import SteeringMode, configure_hash, configure_rss, set_vq_pairs
+from pyvnet.spec.ctrl import (
+    ACK_SIZE,
+    CTRL_HDR_SIZE,
+    AnnounceCommand,
+    CtrlClass,
+    GuestOffloadsCommand,
+    MacCommand,
+    MqCommand,
+    RxCommand,
+    VlanCommand,
+    command_name,
 )
-from pyvnet.spec.ctrl import ACK_SIZE, CTRL_HDR_SIZE, CtrlClass, MqCommand, command_name
 from pyvnet.spec.features import Feature, feature_names
 from pyvnet.spec.rss import ShortPayloadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyvnet.device.command import Outcome, Rules
+    from pyvnet.device.control import ControlState
+
 
 class Situation(NamedTuple):
     """All a command is judged by besides its own bytes."""
 
-    features: Feature
-    steering: SteeringState
+    control: ControlState
     user_program: bool  # the operator's steering program is attached
     rules: Rules
 
@@ -53,26 +61,51 @@ def _program_steers(situation: Situation) -> str | None:
 
 def _rss_governs(situation: Situation) -> str | None:
     """U-17: while RSS is the mode, types and key come from MQ_RSS_CONFIG alone."""
-    rss = situation.steering.mode is SteeringMode.RSS
+    rss = situation.control.steering.mode is SteeringMode.RSS
     return "RSS is active and governs types and key" if rss else None
 
 
 class Command(NamedTuple):
-    """One row: what the command needs and who executes it.
+    """One row: what the command needs, which part of ``ControlState`` it replaces, and who does.
 
     A precondition returns why the command cannot be executed now, or None.
     """
 
     feature: Feature
-    preconditions: tuple[Callable[[Situation], str | None], ...]
-    handler: Callable[[SteeringState, bytes, Rules], Outcome]
+    part: str
+    handler: Callable[[Any, bytes, Rules], Outcome[Any]]
+    preconditions: tuple[Callable[[Situation], str | None], ...] = ()
 
 
 COMMANDS: Final[dict[tuple[int, int], Command]] = {
-    (CtrlClass.MQ, MqCommand.VQ_PAIRS_SET): Command(Feature.MQ, (), set_vq_pairs),
-    (CtrlClass.MQ, MqCommand.RSS_CONFIG): Command(Feature.RSS, (_program_steers,), configure_rss),
+    (CtrlClass.RX, RxCommand.PROMISC): Command(Feature.CTRL_RX, "rx_filter", set_mode("promisc")),
+    (CtrlClass.RX, RxCommand.ALLMULTI): Command(Feature.CTRL_RX, "rx_filter", set_mode("allmulti")),
+    (CtrlClass.RX, RxCommand.ALLUNI): Command(
+        Feature.CTRL_RX_EXTRA, "rx_filter", set_mode("alluni")
+    ),
+    (CtrlClass.RX, RxCommand.NOMULTI): Command(
+        Feature.CTRL_RX_EXTRA, "rx_filter", set_mode("nomulti")
+    ),
+    (CtrlClass.RX, RxCommand.NOUNI): Command(Feature.CTRL_RX_EXTRA, "rx_filter", set_mode("nouni")),
+    (CtrlClass.RX, RxCommand.NOBCAST): Command(
+        Feature.CTRL_RX_EXTRA, "rx_filter", set_mode("nobcast")
+    ),
+    (CtrlClass.MAC, MacCommand.TABLE_SET): Command(Feature.CTRL_RX, "rx_filter", set_mac_table),
+    (CtrlClass.MAC, MacCommand.ADDR_SET): Command(Feature.CTRL_MAC_ADDR, "mac", set_mac),
+    (CtrlClass.VLAN, VlanCommand.ADD): Command(Feature.CTRL_VLAN, "rx_filter", add_vlan),
+    (CtrlClass.VLAN, VlanCommand.DEL): Command(Feature.CTRL_VLAN, "rx_filter", delete_vlan),
+    (CtrlClass.ANNOUNCE, AnnounceCommand.ACK): Command(
+        Feature.GUEST_ANNOUNCE, "announce", acknowledge
+    ),
+    (CtrlClass.MQ, MqCommand.VQ_PAIRS_SET): Command(Feature.MQ, "steering", set_vq_pairs),
+    (CtrlClass.MQ, MqCommand.RSS_CONFIG): Command(
+        Feature.RSS, "steering", configure_rss, (_program_steers,)
+    ),
     (CtrlClass.MQ, MqCommand.HASH_CONFIG): Command(
-        Feature.HASH_REPORT, (_rss_governs,), configure_hash
+        Feature.HASH_REPORT, "steering", configure_hash, (_rss_governs,)
+    ),
+    (CtrlClass.GUEST_OFFLOADS, GuestOffloadsCommand.SET): Command(
+        Feature.CTRL_GUEST_OFFLOADS, "guest_offloads", set_guest_offloads
     ),
 }
 
@@ -80,7 +113,7 @@ COMMANDS: Final[dict[tuple[int, int], Command]] = {
 class Executed(NamedTuple):
     """The command is good: the state to commit, surplus bytes, remarks."""
 
-    steering: SteeringState
+    control: ControlState
     surplus: int
     note: str | None
 
@@ -107,7 +140,7 @@ def _admit(situation: Situation, ctrl_class: int, code: int) -> Command:
     command = COMMANDS.get((ctrl_class, code))
     if command is None:
         raise NotNowError("not supported")
-    if not situation.features & command.feature:
+    if not situation.rules.features & command.feature:
         raise NotNowError(f"{feature_names(command.feature)[0]} was not negotiated")
     for precondition in command.preconditions:
         reason = precondition(situation)
@@ -133,10 +166,12 @@ def execute(
         return Unanswerable(f"{name}: no room for the answer", malformed=False)
     try:
         command = _admit(situation, request[0], request[1])
-        outcome = command.handler(situation.steering, request[CTRL_HDR_SIZE:], situation.rules)
+        current = getattr(situation.control, command.part)
+        outcome = command.handler(current, request[CTRL_HDR_SIZE:], situation.rules)
     except ShortPayloadError as error:
         return Refused(f"{name}: cut short: {error}", short=True)
     except (StateError, NotNowError) as error:
         return Refused(f"{name}: {error}")
     note = f"{name}: {'; '.join(outcome.remarks)}" if outcome.remarks else None
-    return Executed(outcome.steering, outcome.surplus, note)
+    control = replace(situation.control, **{command.part: outcome.value})
+    return Executed(control, outcome.surplus, note)

@@ -37,6 +37,34 @@ class Deactivate:
 
 
 @dataclass(frozen=True, slots=True)
+class StartQueue:
+    """Start one ring while others may run; the fields are those of ``Activate``.
+
+    ``enabled``: False where the front-end keeps it off for now (U-42).
+    """
+
+    queue: ActiveQueue
+    features: Feature
+    controlq_index: int | None
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopQueue:
+    """Stop one ring; when done, it is not touched any more and nothing notifies for it."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnableQueue:
+    """The front-end switched a running ring on or off (U-42)."""
+
+    index: int
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SetPolicy:
     """Swap the frame path's policy; when done, no frame is placed by the old one (U-41)."""
 
@@ -48,4 +76,6 @@ class ConfigChanged:
     """Send the driver a configuration change notification."""
 
 
-Effect: TypeAlias = Activate | Deactivate | SetPolicy | ConfigChanged
+Effect: TypeAlias = (
+    Activate | Deactivate | StartQueue | StopQueue | EnableQueue | SetPolicy | ConfigChanged
+)

@@ -30,8 +30,8 @@ def refusal(settings: DeviceSettings, written: int) -> str | None:
     if not features & Feature.VERSION_1:
         return "version_1 not accepted"
     for bit, lacking in missing_dependencies(features).items():
-        # U-60: a front-end that keeps the control queue acks MQ alone.
-        if settings.relaxed_dependencies and bit == Feature.MQ and lacking == Feature.CTRL_VQ:
+        # U-60: a front-end that keeps the control queue acks MQ and others without it.
+        if settings.relaxed_dependencies and lacking == Feature.CTRL_VQ:
             continue
         return f"{feature_names(bit)[0]} without {' or '.join(feature_names(lacking))}"
     return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pyvnet.device._checks import U16, U32, U64, StateError, check_int
+from pyvnet.device._checks import U16, U32, U64, StateError, check_bool, check_int
 from pyvnet.spec.config import MAX_QUEUE_PAIRS
 from pyvnet.spec.ring import (
     AVAIL_ALIGN,
@@ -49,6 +49,7 @@ class QueueConfig:
 
     Bounds here are those of the wire fields.  ``fds`` means nothing in another
     process: it is no part of equality and never leaves with a taken state.
+    ``enabled`` is what the front-end says of a ring besides starting it.
     """
 
     index: int
@@ -58,6 +59,7 @@ class QueueConfig:
     used_ring: int
     avail_base: int = 0
     used_base: int = 0
+    enabled: bool = True
     fds: QueueFds = field(default_factory=QueueFds, compare=False)
 
     def __post_init__(self) -> None:
@@ -69,9 +71,10 @@ class QueueConfig:
         check_int("used_ring", self.used_ring, 0, U64)
         check_int("avail_base", self.avail_base, 0, U16)
         check_int("used_base", self.used_base, 0, U16)
+        check_bool("enabled", self.enabled)
 
     @classmethod
-    def from_setup(cls, setup: QueueSetup) -> QueueConfig:
+    def from_setup(cls, setup: QueueSetup, *, enabled: bool = True) -> QueueConfig:
         """Take what a transport hands over; raises StateError for a value beyond its field."""
         return cls(
             setup.index,
@@ -81,6 +84,7 @@ class QueueConfig:
             setup.used_ring,
             setup.avail_base,
             setup.used_base,
+            enabled,
             QueueFds(setup.kick_fd, setup.call_fd, setup.err_fd),
         )
 
@@ -119,6 +123,7 @@ class QueueConfig:
             self.fds.kick,
             self.fds.call,
             self.fds.err,
+            self.enabled,
         )
 
 
@@ -136,3 +141,4 @@ class ActiveQueue:
     kick_fd: int
     call_fd: int
     err_fd: int
+    enabled: bool = True

@@ -6,13 +6,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pyvnet.device.rxfilter import MAX_MACS
 from pyvnet.errors import UsageError
-from pyvnet.spec.config import MAX_QUEUE_PAIRS, NetConfig
+from pyvnet.spec.config import (
+    DUPLEX_FULL,
+    DUPLEX_HALF,
+    DUPLEX_UNKNOWN,
+    MAX_MTU,
+    MAX_QUEUE_PAIRS,
+    MAX_SPEED,
+    MIN_MTU_OFFERED,
+    SPEED_UNKNOWN,
+)
 from pyvnet.spec.features import Feature, feature_names, missing_dependencies
 from pyvnet.spec.ring import MAX_QUEUE_SIZE
-from pyvnet.spec.rss import ALL_HASH_TYPES, MAX_KEY_SIZE, MAX_TABLE_LENGTH
 
-# Everything that works today; a bit joins this set together with its behaviour (VIO-FEAT-03).
+# What is offered unless told otherwise.
 DEFAULT_OFFER: Final = (
     Feature.VERSION_1
     | Feature.INDIRECT_DESC
@@ -24,6 +33,34 @@ DEFAULT_OFFER: Final = (
     | Feature.RSS
     | Feature.HASH_REPORT
 )
+
+# Filters, link and offloads: what the control queue and the headers bring besides steering.
+NEXT_OFFER: Final = (
+    DEFAULT_OFFER
+    | Feature.STATUS
+    | Feature.SPEED_DUPLEX
+    | Feature.CTRL_RX
+    | Feature.CTRL_RX_EXTRA
+    | Feature.CTRL_VLAN
+    | Feature.CTRL_MAC_ADDR
+    | Feature.GUEST_ANNOUNCE
+    | Feature.CTRL_GUEST_OFFLOADS
+    | Feature.CSUM
+    | Feature.GUEST_CSUM
+    | Feature.HOST_TSO4
+    | Feature.HOST_TSO6
+    | Feature.HOST_ECN
+    | Feature.HOST_USO
+    | Feature.GUEST_TSO4
+    | Feature.GUEST_TSO6
+    | Feature.GUEST_ECN
+    | Feature.GUEST_USO4
+    | Feature.GUEST_USO6
+)
+
+# Everything that works today; a bit joins this set together with its behaviour (VIO-FEAT-03).
+# MTU is offered once the operator names one.
+IMPLEMENTED: Final = NEXT_OFFER | Feature.MTU
 
 # Largest ring taken unless told otherwise, in descriptors: what QEMU allows too.
 DEFAULT_QUEUE_SIZE: Final = 1024
@@ -43,8 +80,13 @@ class DeviceSettings:
     (U-08), ``rss-survives-vq-pairs`` keeps RSS running across MQ_VQ_PAIRS_SET
     (U-15), ``ex-types-always`` hashes every IPv6 packet by the EX types
     (U-19).  ``relaxed_dependencies`` is for transports whose front-end keeps
-    the control queue to itself and therefore acks MQ without CTRL_VQ (U-60).
-    ``max_queue_size`` is in descriptors.
+    the control queue to itself and therefore acks MQ, and whatever else needs
+    CTRL_VQ, without it (U-60).  ``max_queue_size`` is in descriptors.
+
+    ``mtu`` is in bytes without the Ethernet header; giving one offers MTU.
+    ``speed`` is in Mbit/s, or 0xffffffff for unknown; ``duplex`` is 0 half, 1
+    full, 0xff unknown (U-50).  ``max_macs`` bounds each class of the MAC table
+    (U-36).
     """
 
     max_virtqueue_pairs: int
@@ -53,6 +95,10 @@ class DeviceSettings:
     max_queue_size: int = DEFAULT_QUEUE_SIZE
     compat: frozenset[str] = frozenset()
     relaxed_dependencies: bool = False
+    mtu: int | None = None
+    speed: int = 10000
+    duplex: int = DUPLEX_FULL
+    max_macs: int = 64
 
     def __post_init__(self) -> None:
         """Refuse an offer no device may make (VIO-FEAT-01, -03, -05; NET-CFG-01)."""
@@ -69,11 +115,27 @@ class DeviceSettings:
         if unknown:
             known = ", ".join(sorted(COMPAT_SWITCHES))
             raise UsageError(f"unknown compat switch {', '.join(sorted(unknown))}; known: {known}")
+        self._check_link()
         self._check_offer()
+
+    def _check_link(self) -> None:
+        """Refuse what configuration space may not show (NET-CFG-02, -03, -09, -10)."""
+        if self.mtu is not None:
+            if not MIN_MTU_OFFERED <= self.mtu <= MAX_MTU:
+                raise UsageError(f"MTU {self.mtu} is outside {MIN_MTU_OFFERED}…{MAX_MTU}")
+            object.__setattr__(self, "offered", self.offered | Feature.MTU)
+        elif self.offered & Feature.MTU:
+            raise UsageError("mtu cannot be offered without saying which")
+        if not 0 <= self.speed <= MAX_SPEED and self.speed != SPEED_UNKNOWN:
+            raise UsageError(f"speed {self.speed} is outside 0…{MAX_SPEED} and not 'unknown'")
+        if self.duplex not in {DUPLEX_HALF, DUPLEX_FULL, DUPLEX_UNKNOWN}:
+            raise UsageError(f"duplex {self.duplex} is not 0, 1 or {DUPLEX_UNKNOWN}")
+        if not 1 <= self.max_macs <= MAX_MACS:
+            raise UsageError(f"MAC table: {self.max_macs} addresses are outside 1…{MAX_MACS}")
 
     def _check_offer(self) -> None:
         # Integers, because inverting an IntFlag forgets bits it has no name for.
-        beyond = int(self.offered) & ~int(DEFAULT_OFFER)
+        beyond = int(self.offered) & ~int(IMPLEMENTED)
         if beyond:
             raise UsageError(f"cannot offer {', '.join(feature_names(beyond))}: not implemented")
         if not self.offered & Feature.VERSION_1:
@@ -83,23 +145,3 @@ class DeviceSettings:
                 f"{feature_names(bit)[0]} cannot be offered without "
                 + " or ".join(feature_names(lacking))
             )
-
-    def config_space(self) -> NetConfig:
-        """What the driver finds in configuration space.
-
-        Each field of an *offered* feature is there from the start (VIO-CFG-01),
-        others are 0.  Key and table sizes are exactly the standard's minima:
-        some drivers refuse larger keys, some use the length as it stands
-        (U-09, U-13).
-        """
-        multiqueue = bool(self.offered & (Feature.MQ | Feature.RSS))
-        hashing = bool(self.offered & (Feature.RSS | Feature.HASH_REPORT))
-        return NetConfig(
-            mac=self.mac if self.offered & Feature.MAC else bytes(6),
-            max_virtqueue_pairs=self.max_virtqueue_pairs if multiqueue else 0,
-            rss_max_key_size=MAX_KEY_SIZE if hashing else 0,
-            rss_max_indirection_table_length=(
-                MAX_TABLE_LENGTH if self.offered & Feature.RSS else 0
-            ),
-            supported_hash_types=int(ALL_HASH_TYPES) if hashing else 0,
-        )

@@ -2,8 +2,8 @@
 """The whole device state as one frozen, versioned value: what is reset, taken and put back.
 
 Nothing a driver can observe lives elsewhere.  Two things in here belong to this
-host and do not travel with ``to_dict``: the eventfds of the queues, and whether
-an operator's steering program is attached.
+host and do not travel with ``to_dict``: the eventfds of the queues, and
+``HostSide``.
 
 ``to_dict`` gives plain JSON types.  ``from_dict`` takes untrusted input: every
 part checks its own fields as it is built, keys must match exactly, and
@@ -13,15 +13,19 @@ them raises StateError before anything changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.device import lifecycle, negotiation
-from pyvnet.device._checks import U64, StateError, check_bool, check_bytes, check_int, check_tuple
+from pyvnet.device._checks import StateError, check_bool, check_bytes, check_int, check_tuple
+from pyvnet.device.control import ControlState
+from pyvnet.device.counters import Counters
 from pyvnet.device.queue import QueueConfig
+from pyvnet.device.rxfilter import MODES, RxFilter
 from pyvnet.device.steering import SteeringMode, SteeringState
-from pyvnet.spec.config import MAX_QUEUE_PAIRS
-from pyvnet.spec.features import Feature
+from pyvnet.spec.config import MAX_MTU, MAX_QUEUE_PAIRS, MIN_MTU
+from pyvnet.spec.ctrl import MAX_VLAN
+from pyvnet.spec.features import NO_FEATURES, Feature
 from pyvnet.spec.rss import HashType
 from pyvnet.spec.status import DeviceStatus
 
@@ -29,46 +33,26 @@ if TYPE_CHECKING:
     from pyvnet.device.queue import ActiveQueue
     from pyvnet.device.settings import DeviceSettings
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
-    """What happened on the control side; survives reset, travels with the state (U-49).
+class HostSide:
+    """What the operator, the link and the front-end said; no driver's reset touches it.
 
-    All count events and wrap at 2**64, except ``control_surplus_bytes``, which
-    counts bytes.
+    ``frontend_mtu``: the MTU the front-end told (NET_SET_MTU), None if none did.
     """
 
-    resets: int = 0
-    status_illegal_writes: int = 0
-    features_refused: int = 0  # FEATURES_OK not granted
-    feature_writes_ignored: int = 0  # after FEATURES_OK, or beyond any feature bit
-    queue_index_out_of_range: int = 0
-    queue_setups_ignored: int = 0  # after DRIVER_OK, or a value beyond its field
-    queues_invalid: int = 0  # DRIVER_OK with a ring that cannot be started
-    rings_broken: int = 0
-    ring_events_stale: int = 0  # about rings that are gone
-    config_changes: int = 0
-    control_commands: int = 0
-    control_failures: int = 0  # of those: answered ERR
-    control_short: int = 0
-    control_surplus_bytes: int = 0
-    control_no_ack: int = 0
-    control_malformed: int = 0
-    control_not_applied: int = 0  # good, but the host could not do it
-    control_not_running: int = 0  # came while no control queue runs
+    user_program: bool = False
+    link_up: bool = True
+    frontend_mtu: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what 64 bits do not hold."""
-        for entry in fields(self):
-            check_int(entry.name, getattr(self, entry.name), 0, U64)
-
-    def add(self, **events: int) -> Counters:
-        """The same counters, the named ones higher."""
-        return replace(
-            self, **{name: (getattr(self, name) + more) & U64 for name, more in events.items()}
-        )
+        """Check each field by itself."""
+        check_bool("user_program", self.user_program)
+        check_bool("link_up", self.link_up)
+        if self.frontend_mtu is not None:
+            check_int("MTU", self.frontend_mtu, MIN_MTU, MAX_MTU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +60,20 @@ class DeviceState:
     """One device at one moment; raises StateError for what no device can be in.
 
     ``max_virtqueue_pairs`` and ``mac`` say which device this is the state of:
-    what its driver read there still holds when the state is put back.
+    what its driver read there still holds when the state is put back.  The MAC
+    the driver may have chosen instead is in ``control``.
     ``driver_features`` is the set as written; it is in force once FEATURES_OK
     is on.  ``queues`` are in order of their index.
     """
 
     max_virtqueue_pairs: int
     mac: bytes
+    control: ControlState
     status: DeviceStatus = DeviceStatus.RESET
     driver_features: int = 0
     queues: tuple[QueueConfig, ...] = ()
-    steering: SteeringState = field(default_factory=SteeringState)
     counters: Counters = field(default_factory=Counters)
-    user_program: bool = False
+    host: HostSide = field(default_factory=HostSide)
     version: int = STATE_VERSION
 
     def __post_init__(self) -> None:
@@ -104,7 +89,18 @@ class DeviceState:
         indexes = [queue.index for queue in self.queues]
         if indexes != sorted(set(indexes)):
             raise StateError("queues are not in order, or one occurs twice")
-        check_bool("user_program", self.user_program)
+
+    @classmethod
+    def initial(cls, settings: DeviceSettings, counters: Counters, host: HostSide) -> DeviceState:
+        """As after a device reset (VIO-RST-01)."""
+        mac = settings.mac
+        control = ControlState.initial(mac, NO_FEATURES)
+        return cls(settings.max_virtqueue_pairs, mac, control, counters=counters, host=host)
+
+    @property
+    def steering(self) -> SteeringState:
+        """What the MQ class of commands set."""
+        return self.control.steering
 
     @property
     def features(self) -> Feature:
@@ -114,9 +110,9 @@ class DeviceState:
 
     @property
     def receiveqs(self) -> frozenset[int]:
-        """Pair numbers of the receive queues that were set up."""
+        """Pair numbers of the receive queues that were set up and are enabled."""
         pairs = negotiation.pairs_in_layout(self.max_virtqueue_pairs, self.features)
-        indexes = (queue.index for queue in self.queues)
+        indexes = (queue.index for queue in self.queues if queue.enabled)
         return frozenset(index // 2 for index in indexes if index % 2 == 0 and index < 2 * pairs)
 
     def active_queues(self, settings: DeviceSettings) -> tuple[ActiveQueue, ...]:
@@ -145,29 +141,17 @@ class DeviceState:
         if self.status & DeviceStatus.DRIVER_OK:
             if not self.status & DeviceStatus.DEVICE_NEEDS_RESET:
                 self.active_queues(settings)
-            self._check_steering()
-        elif self.steering != SteeringState():
-            raise StateError("steering was configured before DRIVER_OK")
-
-    def _check_steering(self) -> None:
-        """Whether the negotiated commands can have led to this steering state."""
-        steering, features = self.steering, self.features
-        steering.check_within(self.max_virtqueue_pairs)
-        needs = (
-            (steering.mode is SteeringMode.RSS, Feature.RSS, "RSS mode"),
-            (steering.pairs != 1, Feature.MQ, "a number of pairs"),
-            (bool(steering.hash_types), Feature.RSS | Feature.HASH_REPORT, "hash types"),
-            (any(steering.key), Feature.RSS | Feature.HASH_REPORT, "a hash key"),
-        )
-        for present, wanted, what in needs:
-            if present and not (features & wanted and features & Feature.CTRL_VQ):
-                raise StateError(f"{what} without the feature that sets it")
-        if self.user_program and steering.mode is SteeringMode.RSS:
-            raise StateError("RSS is active while the operator's steering program is attached")
+            self.control.check(
+                settings.mac, self.features, settings.max_virtqueue_pairs, settings.max_macs
+            )
+            if self.host.user_program and self.steering.mode is SteeringMode.RSS:
+                raise StateError("RSS is active while the operator's steering program is attached")
+        elif self.control != ControlState.initial(settings.mac, self.features):
+            raise StateError("something was commanded before DRIVER_OK")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; bytes as hex."""
-        steering = self.steering
+        control, steering, rx_filter = self.control, self.steering, self.control.rx_filter
         return {
             "version": self.version,
             "max_virtqueue_pairs": self.max_virtqueue_pairs,
@@ -175,14 +159,25 @@ class DeviceState:
             "status": int(self.status),
             "driver_features": self.driver_features,
             "queues": [{name: getattr(queue, name) for name in _QUEUE} for queue in self.queues],
-            "steering": {
-                "mode": str(steering.mode),
-                "hash_types": int(steering.hash_types),
-                "key": steering.key.hex(),
-                "indirection_table": list(steering.indirection_table),
-                "unclassified_queue": steering.unclassified_queue,
-                "max_tx_vq": steering.max_tx_vq,
-                "pairs": steering.pairs,
+            "control": {
+                "mac": control.mac.hex(),
+                "guest_offloads": control.guest_offloads,
+                "announce": control.announce,
+                "rx_filter": {
+                    **{name: getattr(rx_filter, name) for name in _FLAGS},
+                    "unicast": [address.hex() for address in rx_filter.unicast],
+                    "multicast": [address.hex() for address in rx_filter.multicast],
+                    "vlans": sorted(rx_filter.vlans),
+                },
+                "steering": {
+                    "mode": str(steering.mode),
+                    "hash_types": int(steering.hash_types),
+                    "key": steering.key.hex(),
+                    "indirection_table": list(steering.indirection_table),
+                    "unclassified_queue": steering.unclassified_queue,
+                    "max_tx_vq": steering.max_tx_vq,
+                    "pairs": steering.pairs,
+                },
             },
             "counters": {name: getattr(self.counters, name) for name in _COUNTERS},
         }
@@ -198,26 +193,16 @@ class DeviceState:
             raise StateError("not a device state")
         check_int("version", value["version"], STATE_VERSION, STATE_VERSION)
         top = _exactly("device state", value, _STATE)
-        steering = _exactly("steering", top["steering"], _STEERING)
         check_int("status", top["status"], 0, 0xFF)
-        check_int("hash_types", steering["hash_types"], 0, 0x1FF)
         return cls(
             top["max_virtqueue_pairs"],
             _unhex("mac", top["mac"]),
+            _control(_exactly("control", top["control"], _CONTROL)),
             DeviceStatus(top["status"]),
             top["driver_features"],
             tuple(
                 QueueConfig(**_exactly("queue", queue, _QUEUE))
                 for queue in _list("queues", top["queues"])
-            ),
-            SteeringState(
-                _mode(steering["mode"]),
-                HashType(steering["hash_types"]),
-                _unhex("key", steering["key"]),
-                tuple(_list("indirection_table", steering["indirection_table"])),
-                steering["unclassified_queue"],
-                steering["max_tx_vq"],
-                steering["pairs"],
             ),
             Counters(**_exactly("counters", top["counters"], _COUNTERS)),
         )
@@ -227,10 +212,50 @@ def _names(of: type, *host_only: str) -> tuple[str, ...]:
     return tuple(entry.name for entry in fields(of) if entry.name not in host_only)
 
 
-_STATE: Final = _names(DeviceState, "user_program")
+_STATE: Final = _names(DeviceState, "host")
+_CONTROL: Final = _names(ControlState)
+_FILTER: Final = _names(RxFilter)
+_FLAGS: Final = (*MODES, "unicast_overflow", "multicast_overflow")
 _QUEUE: Final = _names(QueueConfig, "fds")
 _STEERING: Final = _names(SteeringState)
 _COUNTERS: Final = _names(Counters)
+
+
+def _control(value: dict[str, Any]) -> ControlState:
+    return ControlState(
+        _unhex("mac", value["mac"]),
+        value["guest_offloads"],
+        value["announce"],
+        _rx_filter(_exactly("rx_filter", value["rx_filter"], _FILTER)),
+        _steering(_exactly("steering", value["steering"], _STEERING)),
+    )
+
+
+def _rx_filter(value: dict[str, Any]) -> RxFilter:
+    vlans = _list("vlans", value["vlans"])
+    for vid in vlans:
+        check_int("VLAN id", vid, 0, MAX_VLAN)
+    if vlans != sorted(set(vlans)):
+        raise StateError("VLAN ids are not in order, or one occurs twice")
+    tables: dict[str, Any] = {
+        name: tuple(_unhex(f"{name} address", entry) for entry in _list(name, value[name]))
+        for name in ("unicast", "multicast")
+    }
+    flags: dict[str, Any] = {name: value[name] for name in _FLAGS}
+    return RxFilter(**flags, **tables, vlans=frozenset(vlans))
+
+
+def _steering(value: dict[str, Any]) -> SteeringState:
+    check_int("hash_types", value["hash_types"], 0, 0x1FF)
+    return SteeringState(
+        _mode(value["mode"]),
+        HashType(value["hash_types"]),
+        _unhex("key", value["key"]),
+        tuple(_list("indirection_table", value["indirection_table"])),
+        value["unclassified_queue"],
+        value["max_tx_vq"],
+        value["pairs"],
+    )
 
 
 def _exactly(what: str, value: object, names: tuple[str, ...]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Receive steering and hash reporting: what the MQ class of commands sets.
+"""Receive steering and hash reporting: what the MQ class of commands sets; and the policy.
 
 Theory of operation
-    ``SteeringState`` is what the driver's commands left behind; ``Policy`` is
-    what the frame path shall do about it, worked out from that state and the
-    negotiated features.  Two modes exist, and the last command decides
-    (NET-MQ-01):
+    ``SteeringState`` is what the driver's commands of this class left behind;
+    ``Policy`` is what the frame path shall do about all commands, worked out
+    from what they left and the negotiated features.  Two modes exist, and the
+    last command decides (NET-MQ-01):
 
     automatic   after reset and after MQ_VQ_PAIRS_SET.  Receive queues 0 …
                 pairs-1 are in force.  Before any command that is receiveq1
@@ -30,14 +30,17 @@ Theory of operation
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pyvnet.device._checks import StateError, check_bytes, check_int, check_tuple
+from pyvnet.device.command import Outcome, Rules, take
+from pyvnet.device.rxfilter import RxFilter
 from pyvnet.spec.config import MAX_QUEUE_PAIRS
 from pyvnet.spec.features import Feature
 from pyvnet.spec.net_hdr import HDR_V1_SIZE, header_size
+from pyvnet.spec.offloads import HOST_OFFLOADS, deliverable
 from pyvnet.spec.rss import (
     ALL_HASH_TYPES,
     MAX_KEY_SIZE,
@@ -45,9 +48,11 @@ from pyvnet.spec.rss import (
     HashConfig,
     HashType,
     RssConfig,
-    ShortPayloadError,
     key_bytes_needed,
 )
+
+if TYPE_CHECKING:
+    from pyvnet.device.control import ControlState
 
 NO_KEY: Final = bytes(MAX_KEY_SIZE)
 NO_TABLE: Final = (0,)
@@ -111,32 +116,13 @@ class SteeringState:
         check_int("pairs", self.pairs, 1, max_pairs)
 
 
-class Rules(NamedTuple):
-    """What of the settings the handlers go by."""
-
-    max_pairs: int
-    lenient_hash_types: bool
-    rss_survives_vq_pairs: bool
-
-
-class Outcome(NamedTuple):
-    """A command that may be committed: the new state, bytes beyond its end, remarks for the log."""
-
-    steering: SteeringState
-    surplus: int
-    remarks: tuple[str, ...] = ()
-
-
-def set_vq_pairs(current: SteeringState, data: bytes, rules: Rules) -> Outcome:
+def set_vq_pairs(current: SteeringState, data: bytes, rules: Rules) -> Outcome[SteeringState]:
     """MQ_VQ_PAIRS_SET: automatic steering over the first ``pairs`` queues (NET-MQ-04).
 
     Under ``rss-survives-vq-pairs`` RSS stays the mode as long as it names none
     of the queues this command takes out of force (NET-MQ-03).
     """
-    if len(data) < _VQ_PAIRS.size:
-        raise ShortPayloadError(f"{len(data)} of {_VQ_PAIRS.size} bytes")
-    (pairs,) = _VQ_PAIRS.unpack_from(data)
-    surplus = len(data) - _VQ_PAIRS.size
+    (pairs,), surplus = take(_VQ_PAIRS, data)
     check_int("pairs", pairs, 1, rules.max_pairs)
     if current.mode is not SteeringMode.RSS:
         return Outcome(replace(current, pairs=pairs), surplus)
@@ -147,7 +133,7 @@ def set_vq_pairs(current: SteeringState, data: bytes, rules: Rules) -> Outcome:
     return Outcome(automatic, surplus, ("steering is automatic, the RSS table is gone",))
 
 
-def configure_rss(current: SteeringState, data: bytes, rules: Rules) -> Outcome:
+def configure_rss(current: SteeringState, data: bytes, rules: Rules) -> Outcome[SteeringState]:
     """MQ_RSS_CONFIG: RSS with the given table, hash types and key (U-09 … U-14)."""
     config, surplus = RssConfig.parse(data)
     hash_types, key, remarks = _hashing(config.hash_types, config.key, rules)
@@ -164,7 +150,7 @@ def configure_rss(current: SteeringState, data: bytes, rules: Rules) -> Outcome:
     return Outcome(steering, surplus, remarks)
 
 
-def configure_hash(current: SteeringState, data: bytes, rules: Rules) -> Outcome:
+def configure_hash(current: SteeringState, data: bytes, rules: Rules) -> Outcome[SteeringState]:
     """MQ_HASH_CONFIG: types and key of the reports; ``reserved`` is not looked at (U-18)."""
     config, surplus = HashConfig.parse(data)
     hash_types, key, remarks = _hashing(config.hash_types, config.key, rules)
@@ -206,6 +192,12 @@ class Policy:
     force; in RSS mode ``queues_in_force`` says which, and ``pairs`` is the
     highest of them + 1.  ``port_queues`` host port queues, from 0, are attached
     (U-62).
+
+    ``rx_filter`` is what the driver commanded, ``mac`` the address it answers
+    to; ``vlan_filter``: tags not in the table are dropped.  ``mtu`` is in bytes
+    without the Ethernet header, 0 where none was agreed on.
+    ``guest_offloads``: what may be delivered now, as in GUEST_OFFLOADS_SET;
+    ``host_offloads``: feature bits of what the driver may ask for.
     """
 
     mode: SteeringMode = SteeringMode.AUTOMATIC
@@ -219,21 +211,29 @@ class Policy:
     ex_types_always: bool = False
     port_queues: int = 1
     queues_in_force: frozenset[int] = frozenset({0})
+    rx_filter: RxFilter = field(default_factory=RxFilter)
+    vlan_filter: bool = False
+    mac: bytes = bytes(6)
+    mtu: int = 0
+    guest_offloads: int = 0
+    host_offloads: int = 0
 
 
 def make_policy(
-    steering: SteeringState,
+    control: ControlState,
     features: Feature,
     *,
     receiveqs: frozenset[int],
     ex_types_always: bool,
+    mtu: int,
 ) -> Policy:
     """Work out the policy for what was commanded and negotiated.
 
-    ``receiveqs`` are the pair numbers of the receive queues that were set up:
-    without a control queue no command ever comes and they are the ones in force
-    (U-60).
+    ``receiveqs`` are the pair numbers of the receive queues that are set up and
+    enabled: without a control queue no command ever comes and they are the ones
+    in force (U-60).  ``mtu`` holds if MTU was negotiated.
     """
+    steering = control.steering
     if steering.mode is SteeringMode.RSS:
         in_force = rss_queues(steering)
     elif features and not features & Feature.CTRL_VQ:
@@ -254,4 +254,11 @@ def make_policy(
         ex_types_always,
         count,
         in_force,
+        rx_filter=control.rx_filter,
+        # A front-end that keeps the control queue keeps the table too, and filters itself.
+        vlan_filter=bool(features & Feature.CTRL_VLAN and features & Feature.CTRL_VQ),
+        mac=control.mac,
+        mtu=mtu if features & Feature.MTU else 0,
+        guest_offloads=int(deliverable(control.guest_offloads)),
+        host_offloads=int(features & HOST_OFFLOADS),
     )

@@ -13,7 +13,13 @@ CONFIG_SIZE: Final = 28
 assert _LAYOUT.size == CONFIG_SIZE
 
 MAX_QUEUE_PAIRS: Final = 0x8000
+MIN_MTU: Final = 68  # what IPv4 needs at least
+MIN_MTU_OFFERED: Final = 1280  # what a device should offer at least: IPv6 needs it
+MAX_MTU: Final = 65535
+MAX_SPEED: Final = 0x7FFFFFFF  # Mbit/s
 SPEED_UNKNOWN: Final = 0xFFFFFFFF
+DUPLEX_HALF: Final = 0
+DUPLEX_FULL: Final = 1
 DUPLEX_UNKNOWN: Final = 0xFF
 
 

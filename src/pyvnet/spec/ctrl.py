@@ -2,17 +2,23 @@
 """Control virtqueue commands: classes, command codes, framing.
 
 Request: ``u8 class, u8 command, data…`` (device-readable); answer: ``u8 ack,
-result…`` (device-writable).  Payload codecs of class MQ live in ``rss.py``.
+result…`` (device-writable).  Payload codecs of RSS and hash configuration live
+in ``rss.py``, the masks of class GUEST_OFFLOADS in ``offloads.py``.
 """
 
 from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CTRL_HDR_SIZE: Final = 2
 ACK_SIZE: Final = 1
+MAC_SIZE: Final = 6
+MAX_VLAN: Final = 4095  # highest VLAN id: 12 bits
 
 
 class Ack(IntEnum):
@@ -35,6 +41,43 @@ class CtrlClass(IntEnum):
     HASH_TUNNEL = 7
     STATS = 8
     RSS_CTX = 9
+
+
+class RxCommand(IntEnum):
+    """Commands of class RX; the first two come with CTRL_RX, the others with CTRL_RX_EXTRA."""
+
+    PROMISC = 0
+    ALLMULTI = 1
+    ALLUNI = 2
+    NOMULTI = 3
+    NOUNI = 4
+    NOBCAST = 5
+
+
+class MacCommand(IntEnum):
+    """Commands of class MAC."""
+
+    TABLE_SET = 0
+    ADDR_SET = 1
+
+
+class VlanCommand(IntEnum):
+    """Commands of class VLAN."""
+
+    ADD = 0
+    DEL = 1
+
+
+class AnnounceCommand(IntEnum):
+    """Commands of class ANNOUNCE."""
+
+    ACK = 0
+
+
+class GuestOffloadsCommand(IntEnum):
+    """Commands of class GUEST_OFFLOADS."""
+
+    SET = 0
 
 
 class MqCommand(IntEnum):
@@ -66,3 +109,21 @@ def command_name(ctrl_class: int, command: int) -> str:
 def pack_vq_pairs(pairs: int) -> bytes:
     """Payload of MQ_VQ_PAIRS_SET."""
     return struct.pack("<H", pairs)
+
+
+def pack_mac_table(unicast: Sequence[bytes], multicast: Sequence[bytes]) -> bytes:
+    """Payload of MAC_TABLE_SET: two lists of 6-byte addresses, each behind its le32 count."""
+    return b"".join(
+        struct.pack("<I", len(addresses)) + b"".join(addresses)
+        for addresses in (unicast, multicast)
+    )
+
+
+def pack_vlan(vid: int) -> bytes:
+    """Payload of VLAN_ADD and VLAN_DEL."""
+    return struct.pack("<H", vid)
+
+
+def pack_guest_offloads(offloads: int) -> bytes:
+    """Payload of GUEST_OFFLOADS_SET: the mask of what shall be on."""
+    return struct.pack("<Q", offloads)
