@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Starting and stopping rings on the worker that owns them, and the control virtqueue's commands. */
 #include <errno.h>
+#include <unistd.h>
 
 #include "stats.h"
 #include "worker.h"
@@ -45,10 +46,87 @@ static int command_start(struct vnet_worker *w, struct vnet_command *command)
 	if (error)
 		vnet_vring_stop(vr);
 	else if (vr == &pair->receiveq)
-		set_active(w->engine, pair->index, true);
+		set_active(w->engine, pair->index, !vr->disabled);
 	else /* chains made available, or kicked for, before the ring ran */
 		pair->tx_ready = true;
 	return error;
+}
+
+struct change {
+	uint32_t index;
+	uint32_t on;
+	uint64_t desc_table, avail_ring, used_ring;
+	int kick_fd, call_fd, err_fd;
+};
+
+static int command_enable(struct vnet_worker *w, struct vnet_command *command)
+{
+	const struct change *change = command->argument;
+	struct vnet_pair *pair = &w->engine->pairs[command->pair];
+	struct vnet_vring *vr = ring_of(pair, change->index);
+
+	if (!vr->running)
+		return -ENODEV;
+	vr->disabled = !change->on;
+	if (vr == &pair->transmitq) {
+		pair->tx_waits =
+			false; /* a chain that waits for the host port is sent, or thrown away */
+		pair->tx_ready = true;
+	} else {
+		set_active(w->engine, pair->index, change->on);
+		pair->rx_waits = false;
+	}
+	return vnet_worker_update_port(pair);
+}
+
+static int command_move(struct vnet_worker *w, struct vnet_command *command)
+{
+	const struct change *change = command->argument;
+	struct vnet_vring *vr = ring_of(&w->engine->pairs[command->pair], change->index);
+
+	if (!vr->running)
+		return -ENODEV;
+	return vnet_vring_move(vr, w->mem, change->desc_table, change->avail_ring,
+			       change->used_ring);
+}
+
+static int command_kick(struct vnet_worker *w, struct vnet_command *command)
+{
+	const struct change *change = command->argument;
+	struct vnet_pair *pair = &w->engine->pairs[command->pair];
+	struct vnet_vring *vr = ring_of(pair, change->index);
+	int before = vr->kick_fd, fd, error;
+
+	if (!vr->running)
+		return -ENODEV;
+	errno = 0;
+	fd = vnet_fd_dup(change->kick_fd);
+	if (fd < -1 || (fd == -1 && change->kick_fd >= 0))
+		return fd < -1 ? fd : -EBADF;
+	vr->kick_fd = fd;
+	error = vnet_worker_watch_kick(pair, vr, true);
+	if (error) {
+		vr->kick_fd = before;
+		close(fd);
+		return error;
+	}
+	if (before >= 0) {
+		vr->kick_fd = before;
+		vnet_worker_watch_kick(pair, vr, false);
+		close(before);
+		vr->kick_fd = fd;
+	}
+	pair->tx_ready |= vr == &pair->transmitq;
+	pair->rx_waits &= vr != &pair->receiveq;
+	return vnet_worker_update_port(pair);
+}
+
+static int command_calls(struct vnet_worker *w, struct vnet_command *command)
+{
+	const struct change *change = command->argument;
+	struct vnet_vring *vr = ring_of(&w->engine->pairs[command->pair], change->index);
+
+	return vr->running ? vnet_vring_set_calls(vr, change->call_fd, change->err_fd) : -ENODEV;
 }
 
 static void fill_state(const struct vnet_vring *vr, struct vnet_queue_state *state)
@@ -128,6 +206,64 @@ int vnet_engine_start_queue(struct vnet_engine *e, const struct vnet_queue_confi
 	if (config->index > 2 * e->pair_count)
 		return -EINVAL;
 	return run_on_owner(e, config->index, &command);
+}
+
+/* A change to a running ring, by its owner; the controlq's is whoever calls. */
+static int change_queue(struct vnet_engine *e, const struct change *change,
+			int (*run)(struct vnet_worker *w, struct vnet_command *command))
+{
+	struct vnet_command command = { .run = run, .argument = change };
+
+	return change->index < 2 * e->pair_count ? run_on_owner(e, change->index, &command) :
+						   -EINVAL;
+}
+
+int vnet_engine_enable_queue(struct vnet_engine *e, uint32_t index, uint32_t on)
+{
+	const struct change change = { .index = index, .on = on };
+
+	if (index == 2 * e->pair_count)
+		return 0;
+	return change_queue(e, &change, command_enable);
+}
+
+int vnet_engine_move_queue(struct vnet_engine *e, uint32_t index, uint64_t desc_table,
+			   uint64_t avail_ring, uint64_t used_ring)
+{
+	const struct change change = { .index = index,
+				       .desc_table = desc_table,
+				       .avail_ring = avail_ring,
+				       .used_ring = used_ring };
+	int error = -ENODEV;
+
+	if (index != 2 * e->pair_count)
+		return change_queue(e, &change, command_move);
+	pthread_mutex_lock(&e->control);
+	if (e->controlq.running)
+		error = vnet_vring_move(&e->controlq, e->mem, desc_table, avail_ring, used_ring);
+	pthread_mutex_unlock(&e->control);
+	return error;
+}
+
+int vnet_engine_set_kick(struct vnet_engine *e, uint32_t index, int32_t kick_fd)
+{
+	const struct change change = { .index = index, .kick_fd = kick_fd };
+
+	return change_queue(e, &change, command_kick);
+}
+
+int vnet_engine_set_calls(struct vnet_engine *e, uint32_t index, int32_t call_fd, int32_t err_fd)
+{
+	const struct change change = { .index = index, .call_fd = call_fd, .err_fd = err_fd };
+	int error = -ENODEV;
+
+	if (index != 2 * e->pair_count)
+		return change_queue(e, &change, command_calls);
+	pthread_mutex_lock(&e->control);
+	if (e->controlq.running)
+		error = vnet_vring_set_calls(&e->controlq, call_fd, err_fd);
+	pthread_mutex_unlock(&e->control);
+	return error;
 }
 
 int vnet_engine_stop_queue(struct vnet_engine *e, uint32_t index, struct vnet_queue_state *state)

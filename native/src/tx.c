@@ -137,7 +137,9 @@ void vnet_tx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t budge
 		}
 		if (!got)
 			continue; /* a chain came between the last look and the request for kicks */
-		if (got == -EBADMSG) {
+		if (vr->disabled) {
+			vnet_count(&pair->stats.tx_drop_queue_off, 1);
+		} else if (got == -EBADMSG) {
 			vnet_count(&pair->stats.tx_drop_malformed, 1);
 		} else if (!transmit(w, pair, &chain)) {
 			vr->ops->rewind(vr, &chain, 1);

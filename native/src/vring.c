@@ -20,6 +20,18 @@ int vnet_fd_dup(int fd)
 	return copy >= 0 ? copy : errno ? -errno : -EMFILE;
 }
 
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static bool may_block(int fd)
+{
+	return fd >= 0 && !(fcntl(fd, F_GETFL) & O_NONBLOCK);
+}
+
 static int dup_fds(struct vnet_vring *vr, const struct vnet_queue_config *config)
 {
 	const int32_t from[3] = { config->kick_fd, config->call_fd, config->err_fd };
@@ -33,7 +45,7 @@ static int dup_fds(struct vnet_vring *vr, const struct vnet_queue_config *config
 		if (fd < -1 || (fd == -1 && from[i] >= 0))
 			return fd;
 		*to[i] = fd;
-		vr->may_block |= fd >= 0 && !(fcntl(fd, F_GETFL) & O_NONBLOCK);
+		vr->may_block |= may_block(fd);
 	}
 	return 0;
 }
@@ -50,6 +62,7 @@ int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *conf
 		.ops = &vnet_vring_split,
 		.event_idx = config->event_idx != 0,
 		.indirect = config->indirect != 0,
+		.disabled = config->disabled != 0,
 		.size = config->size,
 		.size_mask = (uint16_t)(config->size - 1),
 		.index = config->index,
@@ -82,11 +95,50 @@ int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *conf
 	return 0;
 }
 
-static void close_fd(int *fd)
+int vnet_vring_move(struct vnet_vring *vr, const struct vnet_mem *mem, uint64_t desc_table,
+		    uint64_t avail_ring, uint64_t used_ring)
 {
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
+	struct vnet_vring before = *vr;
+	int error;
+
+	vr->desc_gpa = desc_table;
+	vr->avail_gpa = avail_ring;
+	vr->used_gpa = used_ring;
+	error = vr->ops->map(vr, mem);
+	if (error) {
+		vr->desc_gpa = before.desc_gpa;
+		vr->avail_gpa = before.avail_gpa;
+		vr->used_gpa = before.used_gpa;
+		vr->ops->map(vr, mem);
+	}
+	return error;
+}
+
+static int replacement(int fd, int *copy)
+{
+	errno = 0;
+	*copy = vnet_fd_dup(fd);
+	return *copy < -1 || (*copy == -1 && fd >= 0) ? (*copy < -1 ? *copy : -EBADF) : 0;
+}
+
+int vnet_vring_set_calls(struct vnet_vring *vr, int call_fd, int err_fd)
+{
+	int call, err, error = replacement(call_fd, &call);
+
+	if (error)
+		return error;
+	error = replacement(err_fd, &err);
+	if (error) {
+		close_fd(&call);
+		return error;
+	}
+	close_fd(&vr->call_fd);
+	close_fd(&vr->err_fd);
+	vr->call_fd = call;
+	vr->err_fd = err;
+	vr->may_block = may_block(vr->kick_fd) || may_block(call) || may_block(err);
+	vnet_vring_notify(vr);
+	return 0;
 }
 
 void vnet_vring_stop(struct vnet_vring *vr)

@@ -68,6 +68,7 @@ struct vnet_vring {
 	bool running;
 	bool event_idx;
 	bool indirect;
+	bool disabled; /* by the front-end: runs, but carries nothing (U-42) */
 	uint16_t size_mask;
 	uint32_t size;
 	uint32_t index;
@@ -103,6 +104,13 @@ struct vnet_vring {
  */
 int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *config,
 		     const struct vnet_mem *mem);
+
+/** vnet_vring_move() - other addresses for a running ring. Return: 0; -EINVAL, and the old ones stay */
+int vnet_vring_move(struct vnet_vring *vr, const struct vnet_mem *mem, uint64_t desc_table,
+		    uint64_t avail_ring, uint64_t used_ring);
+
+/** vnet_vring_set_calls() - other call and err fds, taken by duplication. Return: 0 or -errno */
+int vnet_vring_set_calls(struct vnet_vring *vr, int call_fd, int err_fd);
 
 /** vnet_vring_stop() - publish nothing more, close the fds, free; harmless when stopped */
 void vnet_vring_stop(struct vnet_vring *vr);

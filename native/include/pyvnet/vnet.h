@@ -120,6 +120,7 @@ struct vnet_queue_config {
 	int32_t kick_fd; /* readable when the driver notifies; -1: none.  Duplicated */
 	int32_t call_fd; /* written to notify the driver; -1: none */
 	int32_t err_fd; /* written once when the ring breaks; -1: none */
+	uint32_t disabled; /* start as if enabled with 0 (U-42) */
 };
 
 struct vnet_queue_state {
@@ -173,6 +174,7 @@ struct vnet_pair_stats {
 	uint64_t tx_kicks;
 	uint64_t tx_drop_malformed; /* OUR-TX-12 */
 	uint64_t tx_drop_port; /* the host port refused the frame (EIO: it is down) */
+	uint64_t tx_drop_queue_off; /* sent on a disabled ring (U-42) */
 	uint64_t rings_broken;
 };
 
@@ -242,6 +244,35 @@ VNET_API int vnet_engine_set_policy(struct vnet_engine *engine, struct vnet_poli
  */
 VNET_API int vnet_engine_start_queue(struct vnet_engine *engine,
 				     const struct vnet_queue_config *config);
+
+/**
+ * vnet_engine_enable_queue() - let a running ring carry frames, or throw away what it is given (U-42)
+ * The controlq is accepted and not affected: whoever pops it decides.
+ * Return: 0; -EINVAL: no such ring; -ENODEV: it does not run
+ */
+VNET_API int vnet_engine_enable_queue(struct vnet_engine *engine, uint32_t index, uint32_t on);
+
+/**
+ * vnet_engine_move_queue() - give a running ring other addresses, checked as at its start
+ * Return: 0; -EINVAL: no such ring, misaligned or outside memory, the old ones stay; -ENODEV
+ */
+VNET_API int vnet_engine_move_queue(struct vnet_engine *engine, uint32_t index, uint64_t desc_table,
+				    uint64_t avail_ring, uint64_t used_ring);
+
+/**
+ * vnet_engine_set_kick() - replace the kick fd of a running receiveq or transmitq; -1: none
+ * What was kicked for on the old one is looked at.
+ * Return: 0; -EINVAL, -ENODEV, errno of dup or epoll_ctl, with the old one in use
+ */
+VNET_API int vnet_engine_set_kick(struct vnet_engine *engine, uint32_t index, int32_t kick_fd);
+
+/**
+ * vnet_engine_set_calls() - replace call and err fd of a running ring; -1: none
+ * The new call fd is written once: what went to the old one may not have been seen.
+ * Return: 0; -EINVAL, -ENODEV, errno of dup, with the old ones in use
+ */
+VNET_API int vnet_engine_set_calls(struct vnet_engine *engine, uint32_t index, int32_t call_fd,
+				   int32_t err_fd);
 
 /**
  * vnet_engine_stop_queue() - stop a ring; harmless on one that is stopped

@@ -587,130 +587,152 @@ static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // char const *()(uint32_t)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(char const *)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 94), // char const *
+/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(char const *)
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 117), // char const *
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, struct vnet_event *)
-/*  7 */ _CFFI_OP(_CFFI_OP_POINTER, 101), // struct vnet_engine *
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 103), // struct vnet_event *
+/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, struct vnet_event *)
+/*  7 */ _CFFI_OP(_CFFI_OP_POINTER, 123), // struct vnet_engine *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 125), // struct vnet_event *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, struct vnet_mem *)
+/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, struct vnet_mem *)
 /* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 105), // struct vnet_mem *
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 127), // struct vnet_mem *
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, struct vnet_policy *)
+/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, struct vnet_policy *)
 /* 15 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 107), // struct vnet_policy *
+/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 129), // struct vnet_policy *
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, struct vnet_queue_config const *)
+/* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, struct vnet_queue_config const *)
 /* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 109), // struct vnet_queue_config const *
+/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 131), // struct vnet_queue_config const *
 /* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
+/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, int32_t)
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 25 */ _CFFI_OP(_CFFI_OP_POINTER, 106), // struct vnet_pair_stats *
+/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
 /* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
+/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
 /* 28 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 30 */ _CFFI_OP(_CFFI_OP_POINTER, 110), // struct vnet_queue_state *
-/* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
-/* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 119), // uint8_t *
+/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
+/* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
+/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
+/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
-/* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 36),
-/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
-/* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 119), // uint8_t const *
-/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine const *)
-/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 101), // struct vnet_engine const *
-/* 46 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
-/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 102), // struct vnet_engine_config const *
-/* 49 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // struct vnet_engine * *
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
-/* 52 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
-/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 107), // struct vnet_policy const *
-/* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
-/* 64 */ _CFFI_OP(_CFFI_OP_POINTER, 108), // struct vnet_policy_config const *
-/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // struct vnet_policy * *
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 128), // struct vnet_pair_stats *
+/* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
+/* 39 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
+/* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 132), // struct vnet_queue_state *
+/* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, uint32_t)
+/* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
+/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 46 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 48 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
+/* 49 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
+/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 55 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
+/* 56 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
+/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // uint8_t *
+/* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
+/* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 59),
+/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
+/* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
+/* 64 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // uint8_t const *
+/* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
-/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 111), // struct vnet_region const *
-/* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 12), // struct vnet_mem * *
-/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 100), // int()(uint32_t, int64_t)
-/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION, 53), // uint64_t()(void)
-/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 126), // void()(struct vnet_engine *)
-/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
+/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine const *)
+/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 123), // struct vnet_engine const *
+/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
+/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 124), // struct vnet_engine_config const *
+/* 72 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // struct vnet_engine * *
+/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
+/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 77 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
+/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION, 126), // void()(struct vnet_mem *)
-/* 82 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION, 126), // void()(struct vnet_policy *)
-/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
-/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION, 126), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
-/* 88 */ _CFFI_OP(_CFFI_OP_NOOP, 59),
-/* 89 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 92 */ _CFFI_OP(_CFFI_OP_POINTER, 113), // struct vnet_verdict *
-/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 95 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
-/* 96 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_port_type
-/* 97 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_steering_mode
-/* 98 */ _CFFI_OP(_CFFI_OP_POINTER, 99), // int32_t const *
-/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 101 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
-/* 102 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
-/* 103 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_event
-/* 104 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_filter
-/* 105 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_mem
-/* 106 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_pair_stats
-/* 107 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_policy
-/* 108 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy_config
-/* 109 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_queue_config
-/* 110 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_state
-/* 111 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_region
-/* 112 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_steering
-/* 113 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_verdict
-/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 115 */ _CFFI_OP(_CFFI_OP_ARRAY, 114), // uint16_t[128]
-/* 116 */ (_cffi_opcode_t)(128),
-/* 117 */ _CFFI_OP(_CFFI_OP_ARRAY, 53), // uint64_t[64]
-/* 118 */ (_cffi_opcode_t)(64),
-/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 120 */ _CFFI_OP(_CFFI_OP_ARRAY, 119), // uint8_t[2]
-/* 121 */ (_cffi_opcode_t)(2),
-/* 122 */ _CFFI_OP(_CFFI_OP_ARRAY, 119), // uint8_t[40]
-/* 123 */ (_cffi_opcode_t)(40),
-/* 124 */ _CFFI_OP(_CFFI_OP_ARRAY, 119), // uint8_t[6]
-/* 125 */ (_cffi_opcode_t)(6),
-/* 126 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
+/* 82 */ _CFFI_OP(_CFFI_OP_POINTER, 129), // struct vnet_policy const *
+/* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
+/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
+/* 87 */ _CFFI_OP(_CFFI_OP_POINTER, 130), // struct vnet_policy_config const *
+/* 88 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // struct vnet_policy * *
+/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
+/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 133), // struct vnet_region const *
+/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 12), // struct vnet_mem * *
+/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 95 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(uint32_t, int64_t)
+/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 97 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 51), // uint64_t()(void)
+/* 100 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // void()(struct vnet_engine *)
+/* 102 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
+/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // void()(struct vnet_mem *)
+/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // void()(struct vnet_policy *)
+/* 108 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
+/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
+/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 82),
+/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
+/* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 135), // struct vnet_verdict *
+/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 118 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
+/* 119 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_port_type
+/* 120 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_steering_mode
+/* 121 */ _CFFI_OP(_CFFI_OP_POINTER, 25), // int32_t const *
+/* 122 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 123 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
+/* 124 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
+/* 125 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_event
+/* 126 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_filter
+/* 127 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_mem
+/* 128 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_pair_stats
+/* 129 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_policy
+/* 130 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy_config
+/* 131 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_queue_config
+/* 132 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_state
+/* 133 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_region
+/* 134 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_steering
+/* 135 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_verdict
+/* 136 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 137 */ _CFFI_OP(_CFFI_OP_ARRAY, 136), // uint16_t[128]
+/* 138 */ (_cffi_opcode_t)(128),
+/* 139 */ _CFFI_OP(_CFFI_OP_ARRAY, 51), // uint64_t[64]
+/* 140 */ (_cffi_opcode_t)(64),
+/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 142 */ _CFFI_OP(_CFFI_OP_ARRAY, 141), // uint8_t[2]
+/* 143 */ (_cffi_opcode_t)(2),
+/* 144 */ _CFFI_OP(_CFFI_OP_ARRAY, 141), // uint8_t[40]
+/* 145 */ (_cffi_opcode_t)(40),
+/* 146 */ _CFFI_OP(_CFFI_OP_ARRAY, 141), // uint8_t[6]
+/* 147 */ (_cffi_opcode_t)(6),
+/* 148 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_VNET_BREAK_NONE(unsigned long long *o)
@@ -850,10 +872,10 @@ _cffi_f_vnet_ctrl_complete(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg1, (char **)&x1);
+      _cffi_type(64), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(64), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -913,10 +935,10 @@ _cffi_f_vnet_ctrl_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg1, (char **)&x1);
+      _cffi_type(57), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(57), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -926,19 +948,19 @@ _cffi_f_vnet_ctrl_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(36), arg3, (char **)&x3);
+      _cffi_type(59), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(36), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(59), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(36), arg4, (char **)&x4);
+      _cffi_type(59), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(36), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(59), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -979,19 +1001,19 @@ _cffi_f_vnet_engine_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(48), arg0, (char **)&x0);
+      _cffi_type(71), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(48), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(71), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(49), arg1, (char **)&x1);
+      _cffi_type(72), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_engine * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(49), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(72), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1047,6 +1069,60 @@ _cffi_f_vnet_engine_destroy(PyObject *self, PyObject *arg0)
 #  define _cffi_f_vnet_engine_destroy _cffi_d_vnet_engine_destroy
 #endif
 
+static int _cffi_d_vnet_engine_enable_queue(struct vnet_engine * x0, uint32_t x1, uint32_t x2)
+{
+  return vnet_engine_enable_queue(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_engine_enable_queue(PyObject *self, PyObject *args)
+{
+  struct vnet_engine * x0;
+  uint32_t x1;
+  uint32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "vnet_engine_enable_queue", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(7), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_engine_enable_queue(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_engine_enable_queue _cffi_d_vnet_engine_enable_queue
+#endif
+
 static int _cffi_d_vnet_engine_event_fd(struct vnet_engine const * x0)
 {
   return vnet_engine_event_fd(x0);
@@ -1062,10 +1138,10 @@ _cffi_f_vnet_engine_event_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(45), arg0, (char **)&x0);
+      _cffi_type(68), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(45), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(68), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1083,6 +1159,72 @@ _cffi_f_vnet_engine_event_fd(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_vnet_engine_event_fd _cffi_d_vnet_engine_event_fd
+#endif
+
+static int _cffi_d_vnet_engine_move_queue(struct vnet_engine * x0, uint32_t x1, uint64_t x2, uint64_t x3, uint64_t x4)
+{
+  return vnet_engine_move_queue(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_engine_move_queue(PyObject *self, PyObject *args)
+{
+  struct vnet_engine * x0;
+  uint32_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  uint64_t x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "vnet_engine_move_queue", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(7), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_engine_move_queue(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_engine_move_queue _cffi_d_vnet_engine_move_queue
 #endif
 
 static int _cffi_d_vnet_engine_next_event(struct vnet_engine * x0, struct vnet_event * x1)
@@ -1174,10 +1316,10 @@ _cffi_f_vnet_engine_queue_state(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(30), arg2, (char **)&x2);
+      _cffi_type(41), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_queue_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(30), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1195,6 +1337,120 @@ _cffi_f_vnet_engine_queue_state(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_vnet_engine_queue_state _cffi_d_vnet_engine_queue_state
+#endif
+
+static int _cffi_d_vnet_engine_set_calls(struct vnet_engine * x0, uint32_t x1, int32_t x2, int32_t x3)
+{
+  return vnet_engine_set_calls(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_engine_set_calls(PyObject *self, PyObject *args)
+{
+  struct vnet_engine * x0;
+  uint32_t x1;
+  int32_t x2;
+  int32_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vnet_engine_set_calls", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(7), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, int32_t);
+  if (x2 == (int32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int32_t);
+  if (x3 == (int32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_engine_set_calls(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_engine_set_calls _cffi_d_vnet_engine_set_calls
+#endif
+
+static int _cffi_d_vnet_engine_set_kick(struct vnet_engine * x0, uint32_t x1, int32_t x2)
+{
+  return vnet_engine_set_kick(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_engine_set_kick(PyObject *self, PyObject *args)
+{
+  struct vnet_engine * x0;
+  uint32_t x1;
+  int32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "vnet_engine_set_kick", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(7), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, int32_t);
+  if (x2 == (int32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_engine_set_kick(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_engine_set_kick _cffi_d_vnet_engine_set_kick
 #endif
 
 static int _cffi_d_vnet_engine_set_memory(struct vnet_engine * x0, struct vnet_mem * x1)
@@ -1392,10 +1648,10 @@ _cffi_f_vnet_engine_stats(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(25), arg2, (char **)&x2);
+      _cffi_type(36), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_pair_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(25), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(36), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1451,10 +1707,10 @@ _cffi_f_vnet_engine_stop_queue(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(30), arg2, (char **)&x2);
+      _cffi_type(41), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_queue_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(30), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1497,10 +1753,10 @@ _cffi_f_vnet_mem_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(68), arg0, (char **)&x0);
+      _cffi_type(91), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(68), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(91), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1510,10 +1766,10 @@ _cffi_f_vnet_mem_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg2, (char **)&x2);
+      _cffi_type(93), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_mem * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1594,19 +1850,19 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(59), arg0, (char **)&x0);
+      _cffi_type(82), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(59), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(82), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg1, (char **)&x1);
+      _cffi_type(64), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(64), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1620,10 +1876,10 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(92), arg4, (char **)&x4);
+      _cffi_type(115), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vnet_verdict *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(92), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(115), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1664,19 +1920,19 @@ _cffi_f_vnet_policy_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(64), arg0, (char **)&x0);
+      _cffi_type(87), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(64), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(87), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(65), arg1, (char **)&x1);
+      _cffi_type(88), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_policy * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(65), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(88), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1719,19 +1975,19 @@ _cffi_f_vnet_policy_passes(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(59), arg0, (char **)&x0);
+      _cffi_type(82), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(59), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(82), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg1, (char **)&x1);
+      _cffi_type(64), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(64), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1875,10 +2131,10 @@ _cffi_f_vnet_test_flip(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg3, (char **)&x3);
+      _cffi_type(64), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(64), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2207,6 +2463,7 @@ static void _cffi_checkfld_struct_vnet_pair_stats(struct vnet_pair_stats *p)
   (void)((p->tx_kicks) | 0);  /* check that 'struct vnet_pair_stats.tx_kicks' is an integer */
   (void)((p->tx_drop_malformed) | 0);  /* check that 'struct vnet_pair_stats.tx_drop_malformed' is an integer */
   (void)((p->tx_drop_port) | 0);  /* check that 'struct vnet_pair_stats.tx_drop_port' is an integer */
+  (void)((p->tx_drop_queue_off) | 0);  /* check that 'struct vnet_pair_stats.tx_drop_queue_off' is an integer */
   (void)((p->rings_broken) | 0);  /* check that 'struct vnet_pair_stats.rings_broken' is an integer */
 }
 struct _cffi_align_struct_vnet_pair_stats { char x; struct vnet_pair_stats y; };
@@ -2244,6 +2501,7 @@ static void _cffi_checkfld_struct_vnet_queue_config(struct vnet_queue_config *p)
   (void)((p->kick_fd) | 0);  /* check that 'struct vnet_queue_config.kick_fd' is an integer */
   (void)((p->call_fd) | 0);  /* check that 'struct vnet_queue_config.call_fd' is an integer */
   (void)((p->err_fd) | 0);  /* check that 'struct vnet_queue_config.err_fd' is an integer */
+  (void)((p->disabled) | 0);  /* check that 'struct vnet_queue_config.disabled' is an integer */
 }
 struct _cffi_align_struct_vnet_queue_config { char x; struct vnet_queue_config y; };
 
@@ -2336,27 +2594,31 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VNET_STEER_AUTOMATIC", (void *)_cffi_const_VNET_STEER_AUTOMATIC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_STEER_F_EX_TYPES_ALWAYS", (void *)_cffi_const_VNET_STEER_F_EX_TYPES_ALWAYS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_STEER_RSS", (void *)_cffi_const_VNET_STEER_RSS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_vnet_ctrl_complete },
-  { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_vnet_ctrl_pop },
-  { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_vnet_engine_create },
-  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 78), (void *)_cffi_d_vnet_engine_destroy },
-  { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 44), (void *)_cffi_d_vnet_engine_event_fd },
+  { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_vnet_ctrl_complete },
+  { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 55), (void *)_cffi_d_vnet_ctrl_pop },
+  { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_vnet_engine_create },
+  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 101), (void *)_cffi_d_vnet_engine_destroy },
+  { "vnet_engine_enable_queue", (void *)_cffi_f_vnet_engine_enable_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_vnet_engine_enable_queue },
+  { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 67), (void *)_cffi_d_vnet_engine_event_fd },
+  { "vnet_engine_move_queue", (void *)_cffi_f_vnet_engine_move_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 48), (void *)_cffi_d_vnet_engine_move_queue },
   { "vnet_engine_next_event", (void *)_cffi_f_vnet_engine_next_event, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_vnet_engine_next_event },
-  { "vnet_engine_queue_state", (void *)_cffi_f_vnet_engine_queue_state, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_vnet_engine_queue_state },
+  { "vnet_engine_queue_state", (void *)_cffi_f_vnet_engine_queue_state, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_vnet_engine_queue_state },
+  { "vnet_engine_set_calls", (void *)_cffi_f_vnet_engine_set_calls, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_vnet_engine_set_calls },
+  { "vnet_engine_set_kick", (void *)_cffi_f_vnet_engine_set_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 22), (void *)_cffi_d_vnet_engine_set_kick },
   { "vnet_engine_set_memory", (void *)_cffi_f_vnet_engine_set_memory, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_vnet_engine_set_memory },
   { "vnet_engine_set_policy", (void *)_cffi_f_vnet_engine_set_policy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_vnet_engine_set_policy },
   { "vnet_engine_start_queue", (void *)_cffi_f_vnet_engine_start_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_vnet_engine_start_queue },
-  { "vnet_engine_stats", (void *)_cffi_f_vnet_engine_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 22), (void *)_cffi_d_vnet_engine_stats },
-  { "vnet_engine_stop_queue", (void *)_cffi_f_vnet_engine_stop_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_vnet_engine_stop_queue },
-  { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 67), (void *)_cffi_d_vnet_mem_create },
-  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 81), (void *)_cffi_d_vnet_mem_put },
-  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 87), (void *)_cffi_d_vnet_policy_classify },
-  { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 63), (void *)_cffi_d_vnet_policy_create },
-  { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 58), (void *)_cffi_d_vnet_policy_passes },
-  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 84), (void *)_cffi_d_vnet_policy_put },
-  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_vnet_test_fail },
-  { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_vnet_test_flip },
-  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 76), (void *)_cffi_d_vnet_test_flip_reads },
+  { "vnet_engine_stats", (void *)_cffi_f_vnet_engine_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 33), (void *)_cffi_d_vnet_engine_stats },
+  { "vnet_engine_stop_queue", (void *)_cffi_f_vnet_engine_stop_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_vnet_engine_stop_queue },
+  { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_vnet_mem_create },
+  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_vnet_mem_put },
+  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 110), (void *)_cffi_d_vnet_policy_classify },
+  { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 86), (void *)_cffi_d_vnet_policy_create },
+  { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 81), (void *)_cffi_d_vnet_policy_passes },
+  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 107), (void *)_cffi_d_vnet_policy_put },
+  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 95), (void *)_cffi_d_vnet_test_fail },
+  { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_vnet_test_flip },
+  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 99), (void *)_cffi_d_vnet_test_flip_reads },
   { "vnet_test_guard_name", (void *)_cffi_f_vnet_test_guard_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vnet_test_guard_name },
   { "vnet_test_guard_off", (void *)_cffi_f_vnet_test_guard_off, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 3), (void *)_cffi_d_vnet_test_guard_off },
 };
@@ -2376,7 +2638,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "port_fds", offsetof(struct vnet_engine_config, port_fds),
                 sizeof(((struct vnet_engine_config *)0)->port_fds),
-                _CFFI_OP(_CFFI_OP_NOOP, 98) },
+                _CFFI_OP(_CFFI_OP_NOOP, 121) },
   { "port_count", offsetof(struct vnet_engine_config, port_count),
                   sizeof(((struct vnet_engine_config *)0)->port_count),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2409,91 +2671,94 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "unicast", offsetof(struct vnet_filter, unicast),
                sizeof(((struct vnet_filter *)0)->unicast),
-               _CFFI_OP(_CFFI_OP_NOOP, 41) },
+               _CFFI_OP(_CFFI_OP_NOOP, 64) },
   { "multicast", offsetof(struct vnet_filter, multicast),
                  sizeof(((struct vnet_filter *)0)->multicast),
-                 _CFFI_OP(_CFFI_OP_NOOP, 41) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 64) },
   { "mac", offsetof(struct vnet_filter, mac),
            sizeof(((struct vnet_filter *)0)->mac),
-           _CFFI_OP(_CFFI_OP_NOOP, 124) },
+           _CFFI_OP(_CFFI_OP_NOOP, 146) },
   { "pad", offsetof(struct vnet_filter, pad),
            sizeof(((struct vnet_filter *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 120) },
+           _CFFI_OP(_CFFI_OP_NOOP, 142) },
   { "vlans", offsetof(struct vnet_filter, vlans),
              sizeof(((struct vnet_filter *)0)->vlans),
-             _CFFI_OP(_CFFI_OP_NOOP, 117) },
+             _CFFI_OP(_CFFI_OP_NOOP, 139) },
   { "rx_port_frames", offsetof(struct vnet_pair_stats, rx_port_frames),
                       sizeof(((struct vnet_pair_stats *)0)->rx_port_frames),
-                      _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_packets", offsetof(struct vnet_pair_stats, rx_packets),
                   sizeof(((struct vnet_pair_stats *)0)->rx_packets),
-                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_bytes", offsetof(struct vnet_pair_stats, rx_bytes),
                 sizeof(((struct vnet_pair_stats *)0)->rx_bytes),
-                _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_handoffs", offsetof(struct vnet_pair_stats, rx_handoffs),
                    sizeof(((struct vnet_pair_stats *)0)->rx_handoffs),
-                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_notifications", offsetof(struct vnet_pair_stats, rx_notifications),
                         sizeof(((struct vnet_pair_stats *)0)->rx_notifications),
-                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_kicks", offsetof(struct vnet_pair_stats, rx_kicks),
                 sizeof(((struct vnet_pair_stats *)0)->rx_kicks),
-                _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_drop_overruns", offsetof(struct vnet_pair_stats, rx_drop_overruns),
                         sizeof(((struct vnet_pair_stats *)0)->rx_drop_overruns),
-                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_drop_too_big", offsetof(struct vnet_pair_stats, rx_drop_too_big),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_too_big),
-                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_drop_bad_buffer", offsetof(struct vnet_pair_stats, rx_drop_bad_buffer),
                           sizeof(((struct vnet_pair_stats *)0)->rx_drop_bad_buffer),
-                          _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_drop_queue_off", offsetof(struct vnet_pair_stats, rx_drop_queue_off),
                          sizeof(((struct vnet_pair_stats *)0)->rx_drop_queue_off),
-                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_drop_handoff", offsetof(struct vnet_pair_stats, rx_drop_handoff),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_handoff),
-                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_drop_filtered", offsetof(struct vnet_pair_stats, rx_drop_filtered),
                         sizeof(((struct vnet_pair_stats *)0)->rx_drop_filtered),
-                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_drop_port", offsetof(struct vnet_pair_stats, rx_drop_port),
                     sizeof(((struct vnet_pair_stats *)0)->rx_drop_port),
-                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_drop_offload", offsetof(struct vnet_pair_stats, rx_drop_offload),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_offload),
-                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_drop_mtu", offsetof(struct vnet_pair_stats, rx_drop_mtu),
                    sizeof(((struct vnet_pair_stats *)0)->rx_drop_mtu),
-                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rx_csum_completed", offsetof(struct vnet_pair_stats, rx_csum_completed),
                          sizeof(((struct vnet_pair_stats *)0)->rx_csum_completed),
-                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "tx_packets", offsetof(struct vnet_pair_stats, tx_packets),
                   sizeof(((struct vnet_pair_stats *)0)->tx_packets),
-                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "tx_bytes", offsetof(struct vnet_pair_stats, tx_bytes),
                 sizeof(((struct vnet_pair_stats *)0)->tx_bytes),
-                _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "tx_notifications", offsetof(struct vnet_pair_stats, tx_notifications),
                         sizeof(((struct vnet_pair_stats *)0)->tx_notifications),
-                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "tx_kicks", offsetof(struct vnet_pair_stats, tx_kicks),
                 sizeof(((struct vnet_pair_stats *)0)->tx_kicks),
-                _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "tx_drop_malformed", offsetof(struct vnet_pair_stats, tx_drop_malformed),
                          sizeof(((struct vnet_pair_stats *)0)->tx_drop_malformed),
-                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "tx_drop_port", offsetof(struct vnet_pair_stats, tx_drop_port),
                     sizeof(((struct vnet_pair_stats *)0)->tx_drop_port),
-                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 51) },
+  { "tx_drop_queue_off", offsetof(struct vnet_pair_stats, tx_drop_queue_off),
+                         sizeof(((struct vnet_pair_stats *)0)->tx_drop_queue_off),
+                         _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "rings_broken", offsetof(struct vnet_pair_stats, rings_broken),
                     sizeof(((struct vnet_pair_stats *)0)->rings_broken),
-                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "steering", offsetof(struct vnet_policy_config, steering),
                 sizeof(((struct vnet_policy_config *)0)->steering),
-                _CFFI_OP(_CFFI_OP_NOOP, 112) },
+                _CFFI_OP(_CFFI_OP_NOOP, 134) },
   { "header_length", offsetof(struct vnet_policy_config, header_length),
                      sizeof(((struct vnet_policy_config *)0)->header_length),
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2508,13 +2773,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "guest_offloads", offsetof(struct vnet_policy_config, guest_offloads),
                       sizeof(((struct vnet_policy_config *)0)->guest_offloads),
-                      _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "host_offloads", offsetof(struct vnet_policy_config, host_offloads),
                      sizeof(((struct vnet_policy_config *)0)->host_offloads),
-                     _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "filter", offsetof(struct vnet_policy_config, filter),
               sizeof(((struct vnet_policy_config *)0)->filter),
-              _CFFI_OP(_CFFI_OP_NOOP, 104) },
+              _CFFI_OP(_CFFI_OP_NOOP, 126) },
   { "index", offsetof(struct vnet_queue_config, index),
              sizeof(((struct vnet_queue_config *)0)->index),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2523,13 +2788,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "desc_table", offsetof(struct vnet_queue_config, desc_table),
                   sizeof(((struct vnet_queue_config *)0)->desc_table),
-                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "avail_ring", offsetof(struct vnet_queue_config, avail_ring),
                   sizeof(((struct vnet_queue_config *)0)->avail_ring),
-                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "used_ring", offsetof(struct vnet_queue_config, used_ring),
                  sizeof(((struct vnet_queue_config *)0)->used_ring),
-                 _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "event_idx", offsetof(struct vnet_queue_config, event_idx),
                  sizeof(((struct vnet_queue_config *)0)->event_idx),
                  _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2538,25 +2803,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_config, avail_base),
                   sizeof(((struct vnet_queue_config *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "used_base", offsetof(struct vnet_queue_config, used_base),
                  sizeof(((struct vnet_queue_config *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "kick_fd", offsetof(struct vnet_queue_config, kick_fd),
                sizeof(((struct vnet_queue_config *)0)->kick_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 99) },
+               _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "call_fd", offsetof(struct vnet_queue_config, call_fd),
                sizeof(((struct vnet_queue_config *)0)->call_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 99) },
+               _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "err_fd", offsetof(struct vnet_queue_config, err_fd),
               sizeof(((struct vnet_queue_config *)0)->err_fd),
-              _CFFI_OP(_CFFI_OP_NOOP, 99) },
+              _CFFI_OP(_CFFI_OP_NOOP, 25) },
+  { "disabled", offsetof(struct vnet_queue_config, disabled),
+                sizeof(((struct vnet_queue_config *)0)->disabled),
+                _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_state, avail_base),
                   sizeof(((struct vnet_queue_state *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "used_base", offsetof(struct vnet_queue_state, used_base),
                  sizeof(((struct vnet_queue_state *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "broken", offsetof(struct vnet_queue_state, broken),
               sizeof(((struct vnet_queue_state *)0)->broken),
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2565,19 +2833,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "gpa", offsetof(struct vnet_region, gpa),
            sizeof(((struct vnet_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 53) },
+           _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "size", offsetof(struct vnet_region, size),
             sizeof(((struct vnet_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 53) },
+            _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "mmap_offset", offsetof(struct vnet_region, mmap_offset),
                    sizeof(((struct vnet_region *)0)->mmap_offset),
-                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "fd", offsetof(struct vnet_region, fd),
           sizeof(((struct vnet_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 99) },
+          _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "reserved", offsetof(struct vnet_region, reserved),
                 sizeof(((struct vnet_region *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 99) },
+                _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "mode", offsetof(struct vnet_steering, mode),
             sizeof(((struct vnet_steering *)0)->mode),
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2589,69 +2857,69 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "pairs", offsetof(struct vnet_steering, pairs),
              sizeof(((struct vnet_steering *)0)->pairs),
-             _CFFI_OP(_CFFI_OP_NOOP, 114) },
+             _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "indirection_table_mask", offsetof(struct vnet_steering, indirection_table_mask),
                               sizeof(((struct vnet_steering *)0)->indirection_table_mask),
-                              _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "unclassified_queue", offsetof(struct vnet_steering, unclassified_queue),
                           sizeof(((struct vnet_steering *)0)->unclassified_queue),
-                          _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "reserved", offsetof(struct vnet_steering, reserved),
                 sizeof(((struct vnet_steering *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "key", offsetof(struct vnet_steering, key),
            sizeof(((struct vnet_steering *)0)->key),
-           _CFFI_OP(_CFFI_OP_NOOP, 122) },
+           _CFFI_OP(_CFFI_OP_NOOP, 144) },
   { "indirection_table", offsetof(struct vnet_steering, indirection_table),
                          sizeof(((struct vnet_steering *)0)->indirection_table),
-                         _CFFI_OP(_CFFI_OP_NOOP, 115) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 137) },
   { "hash_value", offsetof(struct vnet_verdict, hash_value),
                   sizeof(((struct vnet_verdict *)0)->hash_value),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_report", offsetof(struct vnet_verdict, hash_report),
                    sizeof(((struct vnet_verdict *)0)->hash_report),
-                   _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "queue", offsetof(struct vnet_verdict, queue),
              sizeof(((struct vnet_verdict *)0)->queue),
-             _CFFI_OP(_CFFI_OP_NOOP, 114) },
+             _CFFI_OP(_CFFI_OP_NOOP, 136) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vnet_engine", 101, _CFFI_F_OPAQUE,
+  { "vnet_engine", 123, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_engine_config", 102, _CFFI_F_CHECK_FIELDS,
+  { "vnet_engine_config", 124, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 7 },
-  { "vnet_event", 103, _CFFI_F_CHECK_FIELDS,
+  { "vnet_event", 125, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 7, 4 },
-  { "vnet_filter", 104, _CFFI_F_CHECK_FIELDS,
+  { "vnet_filter", 126, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 11, 9 },
-  { "vnet_mem", 105, _CFFI_F_OPAQUE,
+  { "vnet_mem", 127, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_pair_stats", 106, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 20, 23 },
-  { "vnet_policy", 107, _CFFI_F_OPAQUE,
+  { "vnet_pair_stats", 128, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 20, 24 },
+  { "vnet_policy", 129, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_policy_config", 108, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 43, 8 },
-  { "vnet_queue_config", 109, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 51, 12 },
-  { "vnet_queue_state", 110, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 63, 4 },
-  { "vnet_region", 111, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 67, 5 },
-  { "vnet_steering", 112, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 72, 9 },
-  { "vnet_verdict", 113, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 81, 3 },
+  { "vnet_policy_config", 130, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 44, 8 },
+  { "vnet_queue_config", 131, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 52, 13 },
+  { "vnet_queue_state", 132, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 65, 4 },
+  { "vnet_region", 133, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 69, 5 },
+  { "vnet_steering", 134, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 74, 9 },
+  { "vnet_verdict", 135, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 83, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "vnet_break", 95, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
+  { "vnet_break", 118, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
     "VNET_BREAK_NONE,VNET_BREAK_AVAIL_INDEX,VNET_BREAK_DESC_INDEX,VNET_BREAK_DESC_LOOP,VNET_BREAK_DESC_ADDRESS,"
     "VNET_BREAK_INDIRECT,VNET_BREAK_CHAIN_TOO_LONG,VNET_BREAK_HEAD_IN_USE,VNET_BREAK_RING_ADDRESS,VNET_BREAK_COUNT" },
-  { "vnet_port_type", 96, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
+  { "vnet_port_type", 119, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
     "VNET_PORT_TAP,VNET_PORT_PAIR,VNET_PORT_NULL" },
-  { "vnet_steering_mode", 97, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
+  { "vnet_steering_mode", 120, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
     "VNET_STEER_AUTOMATIC,VNET_STEER_RSS" },
 };
 
@@ -2662,12 +2930,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  58,  /* num_globals */
+  62,  /* num_globals */
   13,  /* num_struct_unions */
   3,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  127,  /* num_types */
+  149,  /* num_types */
   0,  /* flags */
 };
 

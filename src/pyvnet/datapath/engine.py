@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from pyvnet.datapath.native import DEFAULT, Native, check
 from pyvnet.datapath.stats import PAIR_STATS_FIELDS, PairStats
-from pyvnet.errors import DriverError, HostError, UsageError
+from pyvnet.errors import DriverError, FrontendError, HostError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,11 @@ class PortGone:
     """A host port queue ended: its tap was deleted or its peer closed."""
 
     queue: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLost:
+    """Guest memory went away under its mapping: its file was cut off."""
 
 
 class MalformedCommandError(DriverError):
@@ -117,6 +123,11 @@ class Engine:
         """Swap the memory table under running workers; a ring it does not cover breaks."""
         self._native.lib.vnet_engine_set_memory(self._engine(), memory.cdata)
 
+    def clear_memory(self) -> None:
+        """Let go of all guest memory; a ring that still runs breaks."""
+        ffi, lib = self._native
+        lib.vnet_engine_set_memory(self._engine(), ffi.NULL)
+
     def set_policy(self, policy: Policy) -> None:
         """Swap the policy; on return no frame is placed by the old one any more (U-41).
 
@@ -128,8 +139,10 @@ class Engine:
             raise UsageError(f"the policy names more than {self.pairs} queue pairs")
         check(result, "cannot attach a host port queue")
 
-    def start_queue(self, setup: QueueSetup, *, event_idx: bool, indirect: bool) -> None:
-        """Let a ring's owner run it.
+    def start_queue(
+        self, setup: QueueSetup, *, event_idx: bool, indirect: bool, enabled: bool = True
+    ) -> None:
+        """Let a ring's owner run it; a disabled one carries nothing (``enable_queue``).
 
         Raises DriverError if size, alignment or addresses do not fit the
         memory table, UsageError if the ring runs already, HostError otherwise.
@@ -144,12 +157,40 @@ class Engine:
         config.avail_base, config.used_base = setup.avail_base, setup.used_base
         config.kick_fd, config.call_fd = setup.kick_fd, setup.call_fd
         config.err_fd = setup.err_fd
+        config.disabled = not enabled
         result = self._native.lib.vnet_engine_start_queue(self._engine(), config)
         if result == -errno.EINVAL:
             raise DriverError(f"virtqueue {setup.index} refused: {setup}")
         if result == -errno.EBUSY:
             raise UsageError(f"virtqueue {setup.index} is running")
         check(result, f"cannot start virtqueue {setup.index}")
+
+    def enable_queue(self, index: int, *, on: bool) -> None:
+        """Let a running ring carry frames, or none: what is sent on it is thrown away (U-42)."""
+        self._change(index, self._native.lib.vnet_engine_enable_queue(self._engine(), index, on))
+
+    def move_queue(self, index: int, desc_table: int, avail_ring: int, used_ring: int) -> None:
+        """Give a running ring other addresses; refused ones leave it where it is."""
+        result = self._native.lib.vnet_engine_move_queue(
+            self._engine(), index, desc_table, avail_ring, used_ring
+        )
+        self._change(index, result)
+
+    def set_kick(self, index: int, kick_fd: int) -> None:
+        """Replace the kick fd of a running receiveq or transmitq; -1: none."""
+        self._change(index, self._native.lib.vnet_engine_set_kick(self._engine(), index, kick_fd))
+
+    def set_calls(self, index: int, *, call_fd: int, err_fd: int) -> None:
+        """Replace call and err fd of a running ring; the new call fd is written once."""
+        result = self._native.lib.vnet_engine_set_calls(self._engine(), index, call_fd, err_fd)
+        self._change(index, result)
+
+    def _change(self, index: int, result: int) -> None:
+        if result == -errno.ENODEV:
+            raise UsageError(f"virtqueue {index} does not run")
+        if result in {-errno.EINVAL, -errno.EPERM, -errno.EBADF}:
+            raise FrontendError(f"virtqueue {index}: {os.strerror(-result)}")
+        check(result, f"cannot change virtqueue {index}")
 
     def stop_queue(self, index: int) -> QueueState:
         """Stop a ring; on return its memory and fds are not touched any more.  Harmless twice."""
@@ -180,7 +221,7 @@ class Engine:
         """Readable when ``next_event`` has something."""
         return int(self._native.lib.vnet_engine_event_fd(self._engine()))
 
-    def next_event(self) -> RingBroken | PortGone | None:
+    def next_event(self) -> RingBroken | PortGone | MemoryLost | None:
         """Take the next event, None when there is none."""
         event = self._native.ffi.new("struct vnet_event *")
         if not self._native.lib.vnet_engine_next_event(self._engine(), event):

@@ -36,6 +36,7 @@ class PairStats:
     tx_kicks: int = 0
     tx_drop_malformed: int = 0
     tx_drop_port: int = 0
+    tx_drop_queue_off: int = 0
     rings_broken: int = 0
 
     def __add__(self, other: Self) -> Self:
