@@ -76,6 +76,7 @@ static void check_ranges(const struct vnet_flow *f)
 	CHECK((f->vlan_count > 0) == (f->outer_tpid != 0));
 	CHECK(f->vlan_count || !f->outer_tci);
 	CHECK(f->l4 || !memcmp(f->ports, ZEROS, sizeof(f->ports)));
+	CHECK(f->l4 ? f->l4_offset >= 14 + 20 : !f->l4_offset);
 	if (f->l3 != 6) {
 		CHECK(!memcmp(f->saddr_ex, ZEROS, 16) && !memcmp(f->daddr_ex, ZEROS, 16));
 		CHECK(!memcmp(f->saddr + 4, ZEROS, 12) && !memcmp(f->daddr + 4, ZEROS, 12));

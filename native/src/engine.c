@@ -135,6 +135,7 @@ int vnet_engine_create(const struct vnet_engine_config *config, struct vnet_engi
 	e->worker_count = config->workers;
 	e->port_count = config->port_count;
 	e->attached = config->port_count;
+	e->offloads = UINT32_MAX; /* nobody knows what its maker asked for */
 	e->event_fd = -1;
 	error = init(e, config);
 	if (error) {
@@ -279,26 +280,74 @@ static void detach_ports(struct vnet_engine *e, uint32_t wanted)
 	}
 }
 
+/* Queue 0 speaks for the port and is never detached; a port that is gone has nothing to be told. */
+static int tell_offloads(struct vnet_engine *e, uint32_t offloads)
+{
+	struct vnet_port_queue *port = &e->pairs[0].port;
+	int error;
+
+	if (offloads == e->offloads)
+		return 0;
+	error = port->ops->set_offloads(port, offloads);
+	if (error && error != -ENODEV)
+		return error;
+	e->offloads = offloads;
+	return 0;
+}
+
+/* Let every worker judge by @policy, then flush what was steered before. */
+static void swap_policy(struct vnet_engine *e, struct vnet_policy *policy)
+{
+	struct vnet_command command = { .run = command_policy, .answer = policy };
+
+	vnet_workers_run(e, &command);
+	command.run = command_drain;
+	vnet_workers_run(e, &command);
+}
+
+/*
+ * No frame may ask for more than its policy allows: what the new policy does
+ * not allow is taken back before the swap, what it adds is asked for behind it.
+ * Frames the host port holds already are looked at one by one (rx.c).
+ * Return: 0; -errno of the port, with the old policy and its offloads in force
+ */
+static int change_policy(struct vnet_engine *e, struct vnet_policy *policy)
+{
+	uint32_t before = e->offloads;
+	int error = tell_offloads(e, before & policy->rx_offloads);
+
+	if (error)
+		return error;
+	swap_policy(e, policy);
+	error = tell_offloads(e, policy->rx_offloads);
+	if (error) {
+		swap_policy(e, e->policy);
+		tell_offloads(e, before);
+	}
+	return error;
+}
+
 int vnet_engine_set_policy(struct vnet_engine *e, struct vnet_policy *policy)
 {
 	uint32_t wanted = policy->port_queues < e->port_count ? policy->port_queues : e->port_count;
-	struct vnet_command command = { .run = command_policy, .answer = policy };
-	struct vnet_policy *old = e->policy;
+	uint32_t attached;
 	int error;
 
 	if (policy->steering.mode == VNET_STEER_AUTOMATIC && policy->steering.pairs > e->pair_count)
 		return -EINVAL;
 	pthread_mutex_lock(&e->control);
+	attached = e->attached;
 	error = attach_ports(e, wanted);
+	if (!error)
+		error = change_policy(e, policy);
 	if (!error) {
+		struct vnet_policy *old = e->policy;
+
 		e->policy = vnet_policy_get(policy);
-		vnet_workers_run(e, &command);
-		/* Every worker judges by the new policy now; flush what was steered by the old one. */
-		command.run = command_drain;
-		vnet_workers_run(e, &command);
-		detach_ports(e, wanted);
 		vnet_policy_put(old);
+		attached = wanted;
 	}
+	detach_ports(e, attached);
 	pthread_mutex_unlock(&e->control);
 	return error;
 }

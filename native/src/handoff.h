@@ -33,7 +33,9 @@ struct vnet_slot {
 	uint32_t hash_value;
 	uint16_t hash_report;
 	uint16_t queue; /* the receiveq it was steered to */
-	uint16_t reserved[10];
+	struct virtio_net_hdr_v1 shown; /* what the driver is told of it */
+	uint8_t csum_completed;         /* its checksum was finished here */
+	uint8_t reserved[7];
 	uint8_t header[VNET_PORT_HDR];
 	uint8_t frame[VNET_FRAME_MAX + 1]; /* one more, so that a longer frame shows */
 };

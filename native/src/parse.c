@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading of headers for hashing and filtering.
+ * Reading of headers for hashing, filtering and offloads.
  *
  * Every byte may come from a stranger.  Each function takes the end of what it
  * may read and checks the distance to it before it reads; a distance is always
@@ -117,6 +117,7 @@ static void parse_l4(const uint8_t *frame, uint32_t offset, uint32_t end, uint8_
 	if (end - offset < PORTS_SIZE)
 		return;
 	flow->l4 = protocol;
+	flow->l4_offset = (uint16_t)offset;
 	memcpy(flow->ports, frame + offset, PORTS_SIZE);
 }
 

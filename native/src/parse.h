@@ -16,7 +16,7 @@
 #define VNET_PARSE_WINDOW 1024u
 
 /*
- * What hashing and filtering need to know of a frame.  Addresses and ports are
+ * What hashing, filtering and offloads need to know of a frame.  Addresses and ports are
  * copied in network byte order, laid out as the hash input wants them.
  */
 struct vnet_flow {
@@ -31,6 +31,7 @@ struct vnet_flow {
 	uint8_t saddr_ex[16]; /* IPv6: home address if valid, else saddr (U-22) */
 	uint8_t daddr_ex[16]; /* IPv6: routing header type 2 address if valid, else daddr */
 	uint8_t ports[4]; /* source, destination; valid if l4 != 0 */
+	uint16_t l4_offset; /* of the transport header in the frame; 0 if l4 is */
 };
 
 /**

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "filter.h"
+#include "offload.h"
 #include "pyvnet/virtio_abi.h"
 #include "test_hooks.h"
 
@@ -100,8 +101,8 @@ int vnet_policy_create(const struct vnet_policy_config *config, struct vnet_poli
 	policy->merge_rx = config->merge_rx != 0;
 	policy->port_queues = config->port_queues;
 	policy->mtu = config->mtu;
-	policy->guest_offloads = config->guest_offloads;
-	policy->host_offloads = config->host_offloads;
+	policy->rx_offloads = vnet_offload_guest(config->guest_offloads);
+	policy->tx_offloads = vnet_offload_host(config->host_offloads);
 	policy->filter = *filter;
 	policy->filter.unicast = sorted(policy->tables, filter->unicast, filter->unicast_count);
 	policy->filter.multicast =

@@ -24,8 +24,8 @@ struct vnet_policy {
 	uint32_t mtu;
 	bool merge_rx;
 	bool wants_hash; /* someone looks at the hash: RSS, or a header that reports it */
-	uint64_t guest_offloads;
-	uint64_t host_offloads;
+	uint32_t rx_offloads; /* VNET_OFFLOAD_*: what may be delivered, and what asked for */
+	uint32_t tx_offloads;
 	struct vnet_filter filter; /* its tables, sorted, are part of this allocation */
 	struct vnet_toeplitz toeplitz;
 	uint8_t tables[]; /* unicast, then multicast */

@@ -30,6 +30,8 @@ struct vnet_port_ops {
 	int (*send)(struct vnet_port_queue *pq, const struct iovec *iov, int count);
 	/* Let frames come to this queue, or no more. */
 	int (*attach)(struct vnet_port_queue *pq, bool on);
+	/* Say what frames may ask of us from now on: VNET_OFFLOAD_*, for all queues of the port. */
+	int (*set_offloads)(struct vnet_port_queue *pq, uint32_t offloads);
 };
 
 struct vnet_port_queue {

@@ -53,4 +53,13 @@ static int pair_attach(struct vnet_port_queue *pq, bool on)
 	return on && VNET_FAILS(VNET_FAIL_PORT_ATTACH) ? -EIO : 0;
 }
 
-const struct vnet_port_ops vnet_port_pair = { pair_recv, pair_send, pair_attach };
+/* The far end puts into its headers what it likes. */
+static int pair_set_offloads(struct vnet_port_queue *pq, uint32_t offloads)
+{
+	(void)pq;
+	(void)offloads;
+	return VNET_FAILS(VNET_FAIL_PORT_OFFLOADS) ? -EIO : 0;
+}
+
+const struct vnet_port_ops vnet_port_pair = { pair_recv, pair_send, pair_attach,
+					      pair_set_offloads };

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "offload.h"
 #include "test_hooks.h"
 
 /* EBADFD: the interface was deleted under the fd. */
@@ -43,4 +44,31 @@ static int tap_attach(struct vnet_port_queue *pq, bool on)
 	return ioctl(pq->fd, TUNSETQUEUE, &request) < 0 ? tap_error(errno) : 0;
 }
 
-const struct vnet_port_ops vnet_port_tap = { tap_recv, tap_send, tap_attach };
+/* linux/if_tun.h of kernel 6.2 and later; before that TUNSETOFFLOAD knows no USO */
+#define OFFLOAD_USO4 0x20u
+#define OFFLOAD_USO6 0x40u
+
+/*
+ * A set the kernel does not take as a whole is refused with EINVAL.  It takes
+ * segmentation only with the checksum, which a set has, and USO only for both
+ * IP versions together: of one alone the tap is not told, and cuts datagrams itself.
+ */
+static unsigned long tun_flags(uint32_t offloads)
+{
+	const uint32_t uso = VNET_OFFLOAD_USO4 | VNET_OFFLOAD_USO6;
+
+	return (offloads & VNET_OFFLOAD_CSUM ? TUN_F_CSUM : 0) |
+	       (offloads & VNET_OFFLOAD_TSO4 ? TUN_F_TSO4 : 0) |
+	       (offloads & VNET_OFFLOAD_TSO6 ? TUN_F_TSO6 : 0) |
+	       (offloads & VNET_OFFLOAD_ECN ? TUN_F_TSO_ECN : 0) |
+	       ((offloads & uso) == uso ? OFFLOAD_USO4 | OFFLOAD_USO6 : 0);
+}
+
+static int tap_set_offloads(struct vnet_port_queue *pq, uint32_t offloads)
+{
+	if (VNET_FAILS(VNET_FAIL_PORT_OFFLOADS))
+		return -EIO;
+	return ioctl(pq->fd, TUNSETOFFLOAD, tun_flags(offloads)) < 0 ? tap_error(errno) : 0;
+}
+
+const struct vnet_port_ops vnet_port_tap = { tap_recv, tap_send, tap_attach, tap_set_offloads };

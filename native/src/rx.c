@@ -2,7 +2,8 @@
 /*
  * THE receive line, host port → receiveq:
  *
- *   read → parse → filter → [program] → hash → steer → pop → copy → push → publish
+ *   read → parse → filter → MTU → offloads → [program] → hash → steer →
+ *   pop → copy → push → publish
  *
  * The frame is read into private memory: what judges it (filter, hash) must
  * not look at bytes the driver can change (U-63), and the receiveq is known
@@ -17,7 +18,10 @@
 #include <string.h>
 
 #include "filter.h"
+#include "offload.h"
 #include "stats.h"
+
+#define VLAN_TAG 4u
 
 enum place { PLACED, NO_BUFFERS, DROPPED };
 
@@ -26,12 +30,12 @@ static uint32_t build_header(const struct vnet_worker *w, const struct vnet_slot
 			     uint32_t buffers, struct virtio_net_hdr_v1_hash *header)
 {
 	*header = (struct virtio_net_hdr_v1_hash){
-		/* No guest offload is negotiated: flags 0 and GSO_NONE (NET-RX-05, NET-RX-08). */
-		.v1.num_buffers = (uint16_t)buffers,
+		.v1 = slot->shown,
 		.hash_value_low = (uint16_t)slot->hash_value,
 		.hash_value_high = (uint16_t)(slot->hash_value >> 16),
 		.hash_report = slot->hash_report,
 	};
+	header->v1.num_buffers = (uint16_t)buffers;
 	return w->policy->header_length;
 }
 
@@ -118,6 +122,7 @@ static enum place place(struct vnet_worker *w, struct vnet_pair *pair, const str
 	push_chains(w, vr, n, (uint32_t)need);
 	vnet_count(&pair->stats.rx_packets, 1);
 	vnet_count(&pair->stats.rx_bytes, slot->len);
+	vnet_count(&pair->stats.rx_csum_completed, slot->csum_completed);
 	return PLACED;
 }
 
@@ -199,16 +204,55 @@ static bool deliver(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_s
 	return true;
 }
 
-/* parse → filter → hash → steer. Return: may the driver see it? */
+/* GSO frames are cut to size by whoever receives them, so they may be longer (NET-CFG-05, U-51). */
+static bool too_long(const struct vnet_policy *policy, const struct vnet_slot *slot,
+		     const struct virtio_net_hdr_v1 *header, const struct vnet_flow *flow)
+{
+	return policy->mtu && header->gso_type == VIRTIO_NET_HDR_GSO_NONE &&
+	       slot->len >
+		       (uint64_t)policy->mtu + VNET_ETHERNET_HEADER + VLAN_TAG * flow->vlan_count;
+}
+
+/*
+ * What the host asks of the driver goes on if the driver agreed to it; else it
+ * is done here (checksum) or the frame is lost (segmentation): OUR-OFL-05.
+ */
+static bool offloads_allowed(const struct vnet_policy *policy, struct vnet_slot *slot,
+			     struct virtio_net_hdr_v1 *header, const struct vnet_flow *flow)
+{
+	switch (vnet_offload_receive(policy->rx_offloads, header, slot->frame, slot->len, flow,
+				     &slot->shown)) {
+	case VNET_OFFLOAD_COMPLETED:
+		memcpy(slot->header, header, sizeof(*header));
+		slot->csum_completed = 1;
+		return true;
+	case VNET_OFFLOAD_AS_IT_IS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* parse → filter → MTU → offloads → hash → steer. Return: may the driver see it? */
 static bool judge(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slot *slot)
 {
 	const struct vnet_policy *policy = w->policy;
 	struct vnet_hash hash = { 0, VIRTIO_NET_HASH_REPORT_NONE };
+	struct virtio_net_hdr_v1 header;
 	struct vnet_flow flow;
 
 	vnet_parse(slot->frame, slot->len, &flow);
 	if (!vnet_filter_passes(&policy->filter, slot->frame, slot->len, &flow)) {
 		vnet_count(&pair->stats.rx_drop_filtered, 1);
+		return false;
+	}
+	memcpy(&header, slot->header, sizeof(header));
+	if (VNET_GUARD(RX_MTU, too_long(policy, slot, &header, &flow))) {
+		vnet_count(&pair->stats.rx_drop_mtu, 1);
+		return false;
+	}
+	if (!offloads_allowed(policy, slot, &header, &flow)) {
+		vnet_count(&pair->stats.rx_drop_offload, 1);
 		return false;
 	}
 	if (policy->wants_hash)
@@ -217,20 +261,6 @@ static bool judge(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slo
 	slot->hash_report = hash.report;
 	slot->queue = vnet_steer(policy, hash, pair->index);
 	return true;
-}
-
-/*
- * A frame the host left for the reader to segment or to checksum.  No guest
- * offload is negotiated, so no header may say so to the driver, and without
- * those words the frame would be wrong (NET-RX-05 … NET-RX-09).
- */
-static bool asks_for_offload(const struct vnet_slot *slot)
-{
-	struct virtio_net_hdr_v1 header;
-
-	memcpy(&header, slot->header, sizeof(header));
-	return header.gso_type != VIRTIO_NET_HDR_GSO_NONE ||
-	       (header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM);
 }
 
 /* Return: 1 a frame is in the slot; 0 one was lost; -EAGAIN the host port has nothing more */
@@ -255,11 +285,8 @@ static int read_frame(struct vnet_pair *pair, struct vnet_slot *slot)
 		vnet_count(&pair->stats.rx_drop_port, 1);
 		return 0;
 	}
-	if (VNET_GUARD(RX_OFFLOAD, asks_for_offload(slot))) {
-		vnet_count(&pair->stats.rx_drop_offload, 1);
-		return 0;
-	}
 	slot->len = (uint32_t)n - (uint32_t)VNET_PORT_HDR;
+	slot->csum_completed = 0;
 	return 1;
 }
 

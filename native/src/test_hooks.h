@@ -44,11 +44,16 @@
 	X(RX_OVERRUN)          \
 	X(RX_QUEUE_RUNNING)    \
 	X(RX_PORT_SHORT)       \
-	X(RX_OFFLOAD)          \
+	X(RX_MTU)              \
 	X(TX_FRAME_SHORT)      \
 	X(TX_FRAME_LONG)       \
 	X(TX_DIRECTION)        \
-	X(TX_OFFLOAD)          \
+	X(OFFLOAD_CSUM)        \
+	X(OFFLOAD_RANGE)       \
+	X(OFFLOAD_TYPE)        \
+	X(OFFLOAD_GSO_CSUM)    \
+	X(OFFLOAD_GSO_SIZE)    \
+	X(OFFLOAD_GSO_FRAME)   \
 	X(CTRL_LENGTH)         \
 	X(POLICY_QUEUE)        \
 	X(POLICY_MASK)         \
@@ -67,6 +72,7 @@ enum vnet_fail_site {
 	VNET_FAIL_THREAD,
 	VNET_FAIL_PORT_SEND,
 	VNET_FAIL_PORT_ATTACH,
+	VNET_FAIL_PORT_OFFLOADS,
 	VNET_FAIL_COUNT,
 };
 

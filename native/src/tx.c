@@ -7,7 +7,8 @@
  * The header is copied to private memory, judged there and never passed on:
  * the host port gets one of our own making (so hash fields, num_buffers and
  * garbage of the driver end here, U-54).  The payload goes from the driver's
- * buffers to the kernel as it lies.
+ * buffers to the kernel as it lies, but for the headers of a frame to be
+ * segmented.
  *
  * Every chain popped is counted once, in tx_packets or a tx_drop_*, and comes
  * back with len 0: nothing was written into it.
@@ -15,25 +16,48 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <string.h>
 
+#include "offload.h"
+#include "parse.h"
 #include "stats.h"
 
-#define ETHERNET_HEADER 14u
+#define PIECES_MAX 1024 /* IOV_MAX */
 
-/* OUR-TX-12: no transmit offload is negotiated, so none may be asked for. */
-static bool header_allowed(const struct virtio_net_hdr_v1 *header)
+/*
+ * Two pieces made one.  A frame of VNET_FRAME_MAX bytes in so many pieces has a pair of
+ * neighbours this small: were every second pair larger, it would be longer than that.
+ */
+static_assert((uint64_t)(PIECES_MAX / 2) * (VNET_BOUNCE + 1) > VNET_FRAME_MAX, "VNET_BOUNCE");
+
+static int join_two(struct vnet_scratch *s, int count)
 {
-	if (VNET_GUARD(TX_OFFLOAD, header->gso_type != VIRTIO_NET_HDR_GSO_NONE ||
-					   (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)))
-		return false;
-	return true; /* other flag bits are unknown and ignored (NET-TX-01) */
+	for (int i = 1; i + 1 < count; i++) {
+		size_t size = s->send[i].iov_len + s->send[i + 1].iov_len;
+
+		if (size > sizeof(s->bounce))
+			continue;
+		vnet_mem_read(&s->send[i], 0, s->bounce, (uint32_t)size);
+		s->send[i] = (struct iovec){ s->bounce, size };
+		memmove(&s->send[i + 1], &s->send[i + 2],
+			(size_t)(count - i - 2) * sizeof(s->send[0]));
+		return count - 1;
+	}
+	return count;
 }
 
-/* The chain's pieces behind the header, wherever the driver cut it (VIO-SPL-01). */
-static int payload_pieces(struct vnet_scratch *s, const struct vnet_chain *chain, uint32_t skip)
+/*
+ * What goes to the host port: our header with the bytes of the frame that were
+ * judged, then the chain's pieces behind them, wherever the driver cut it
+ * (VIO-SPL-01).
+ */
+static int assemble(struct vnet_scratch *s, const struct vnet_chain *chain, uint32_t header,
+		    uint32_t judged)
 {
+	uint32_t skip = header + judged;
 	int count = 1;
 
+	s->send[0] = (struct iovec){ &s->front, sizeof(s->front.header) + judged };
 	for (uint32_t i = 0; i < chain->readable; i++) {
 		struct iovec piece = s->pieces.iov[chain->first + i];
 
@@ -45,7 +69,33 @@ static int payload_pieces(struct vnet_scratch *s, const struct vnet_chain *chain
 			(struct iovec){ (uint8_t *)piece.iov_base + skip, piece.iov_len - skip };
 		skip = 0;
 	}
-	return count;
+	return count > PIECES_MAX ? join_two(s, count) : count;
+}
+
+/*
+ * OUR-TX-12: judge the header, and write the one for the host port.  Where it
+ * asks for segments the frame's first bytes are copied, judged, and sent from
+ * the copy: what the kernel sees is what was looked at.
+ * Return: bytes of the frame copied; -EINVAL: refused
+ */
+static int judge(const struct vnet_worker *w, struct vnet_scratch *s,
+		 const struct vnet_chain *chain)
+{
+	uint32_t length = w->policy->header_length, frame = chain->read_bytes - length, head = 0;
+	const struct iovec *iov = &s->pieces.iov[chain->first];
+	struct virtio_net_hdr_v1 header;
+	struct vnet_flow flow;
+
+	vnet_mem_read(iov, 0, &header, sizeof(header));
+	if (header.gso_type != VIRTIO_NET_HDR_GSO_NONE) {
+		head = frame < sizeof(s->front.head) ? frame : (uint32_t)sizeof(s->front.head);
+		vnet_mem_read(iov, length, s->front.head, head);
+		vnet_parse(s->front.head, head, &flow);
+	}
+	if (!vnet_offload_clean(w->policy->tx_offloads, &header, s->front.head, head, frame, &flow,
+				&s->front.header))
+		return -EINVAL;
+	return (int)head;
 }
 
 static bool chain_allowed(const struct vnet_worker *w, const struct vnet_chain *chain)
@@ -54,7 +104,7 @@ static bool chain_allowed(const struct vnet_worker *w, const struct vnet_chain *
 
 	if (VNET_GUARD(TX_DIRECTION, chain->writable))
 		return false;
-	if (VNET_GUARD(TX_FRAME_SHORT, chain->read_bytes < header + ETHERNET_HEADER))
+	if (VNET_GUARD(TX_FRAME_SHORT, chain->read_bytes < header + VNET_ETHERNET_HEADER))
 		return false;
 	return !VNET_GUARD(TX_FRAME_LONG, chain->read_bytes - header > VNET_FRAME_MAX);
 }
@@ -73,23 +123,17 @@ static struct vnet_port_queue *port_of(struct vnet_worker *w, struct vnet_pair *
 /* Return: false if the host port is full and the chain has to wait */
 static bool transmit(struct vnet_worker *w, struct vnet_pair *pair, const struct vnet_chain *chain)
 {
-	static const struct virtio_net_hdr_v1 plain = { .num_buffers = 0 };
-	struct vnet_scratch *s = &w->scratch;
 	struct vnet_port_queue *port = port_of(w, pair);
-	struct virtio_net_hdr_v1 header;
-	int result;
+	struct vnet_scratch *s = &w->scratch;
+	int judged, count, result;
 
-	if (!chain_allowed(w, chain)) {
+	judged = chain_allowed(w, chain) ? judge(w, s, chain) : -EINVAL;
+	if (judged < 0) {
 		vnet_count(&pair->stats.tx_drop_malformed, 1);
 		return true;
 	}
-	vnet_mem_read(&s->pieces.iov[chain->first], 0, &header, sizeof(header));
-	if (!header_allowed(&header)) {
-		vnet_count(&pair->stats.tx_drop_malformed, 1);
-		return true;
-	}
-	s->send[0] = (struct iovec){ (void *)(uintptr_t)&plain, sizeof(plain) };
-	result = port->ops->send(port, s->send, payload_pieces(s, chain, w->policy->header_length));
+	count = assemble(s, chain, w->policy->header_length, (uint32_t)judged);
+	result = port->ops->send(port, s->send, count);
 	if (result == -EAGAIN && port == &pair->port)
 		return false;
 	if (result) {

@@ -27,6 +27,7 @@
 #include <stdint.h>
 
 #include "handoff.h"
+#include "offload.h"
 #include "policy.h"
 #include "port.h"
 #include "pyvnet/vnet.h"
@@ -62,11 +63,18 @@ struct vnet_command {
 	_Atomic int result; /* first error of any worker */
 };
 
+#define VNET_BOUNCE 128u /* two small pieces of a frame being sent, made one */
+
 /* Chains reserved for the frame being placed, and the pieces they consist of. */
 struct vnet_scratch {
 	struct vnet_pieces pieces;
 	struct vnet_chain chains[VNET_CHAIN_MAX];
 	struct iovec send[VNET_CHAIN_MAX + 1];
+	struct {
+		struct virtio_net_hdr_v1 header;
+		uint8_t head[VNET_OFFLOAD_HEAD];
+	} front; /* of the frame being sent: one piece, so nothing may lie between */
+	uint8_t bounce[VNET_BOUNCE];
 };
 
 struct vnet_worker {
@@ -90,6 +98,7 @@ struct vnet_engine {
 	uint32_t pair_count, worker_count;
 	uint32_t attached; /* host port queues 0 … attached-1 */
 	uint32_t port_count;
+	uint32_t offloads; /* VNET_OFFLOAD_*: what the host port was told */
 	struct vnet_pair *pairs;
 	struct vnet_worker *workers;
 	struct vnet_slots slots;

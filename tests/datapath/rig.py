@@ -256,7 +256,12 @@ class Rig:
         return frames
 
     def send(
-        self, pair: int, *frames: bytes, cut: int | None = None, kick: bool | None = None
+        self,
+        pair: int,
+        *frames: bytes,
+        cut: int | None = None,
+        kick: bool | None = None,
+        header: bytes = b"",
     ) -> None:
         """Stage frames on a transmitq, behind a header of zeros, and publish them together.
 
@@ -264,7 +269,7 @@ class Rig:
         """
         queue = self.transmitq(pair)
         for frame in frames:
-            data = bytes(self.header_length) + frame
+            data = (header or bytes(self.header_length)) + frame
             gpa = self.memory.alloc(len(data))
             self.memory.write(gpa, data)
             whole = Buffer(gpa, len(data))

@@ -18,9 +18,11 @@ from pyvnet.datapath.memory import GuestMemory
 from pyvnet.datapath.policy import Policy
 from pyvnet.driver import memory as guest
 from pyvnet.errors import DriverError, FrontendError, HostError
+from pyvnet.spec.features import Feature
 from pyvnet.spec.net_hdr import NetHdr
 from pyvnet.spec.ring import Desc
 from pyvnet.spec.transport import MemoryRegion
+from pyvnet.testing import frames as build
 from tests.hostile import rig as rigs
 from tests.hostile.attack import (
     CTRL,
@@ -137,8 +139,9 @@ def _receive(
     merge: bool = True,
     data: bytes = FRAME,
     port_header: bytes = bytes(HDR),
+    mtu: int = 0,
 ) -> None:
-    with Rig(hooks, merge_rx=merge) as rig:
+    with Rig(hooks, merge_rx=merge, mtu=mtu) as rig:
         ring = Ring(rig.arena)
         for i, length in enumerate(lengths):
             ring.put(i, Desc(rig.arena.take(length), length, WRITE, 0))
@@ -181,8 +184,8 @@ def _absent_queue(hooks: Native) -> None:
         assert rig.engine.statistics(0).rx_drop_queue_off == 1
 
 
-def _malformed(hooks: Native, data: bytes) -> None:
-    with Rig(hooks) as rig:
+def _malformed(hooks: Native, data: bytes, **policy: Any) -> None:
+    with Rig(hooks, **policy) as rig:
         sent = transmit(rig, "static", [(data, ())])
         assert sent.frames == []
         assert sent.malformed == 1
@@ -214,6 +217,15 @@ def _refused_policy(hooks: Native, **fields: Any) -> None:
 
     _refused(HostError, create)
 
+
+def _segments(**fields: int) -> bytes:
+    """A header that asks for segments of the frame below."""
+    values = {"flags": 1, "gso_type": 1, "gso_size": 8, "csum_start": 34, "csum_offset": 16}
+    return NetHdr(**values | fields).pack()
+
+
+TCP: Final = bytes(build.build(build.Ipv4(), build.tcp(payload=bytes(64))).data)
+_EVERYTHING: Final[dict[str, Any]] = {"host_offloads": Feature.CSUM | Feature.HOST_TSO4}
 
 _BREAK: Final = BreakReason
 _LOOP: Final = Case(_forged(2, flags=NEXT, next=0), (_BREAK.DESC_LOOP,))
@@ -264,18 +276,20 @@ SCENARIOS: Final[dict[str, Callable[[Native], None]]] = {
     "RX_PORT_SHORT": partial(
         _receive, counter="rx_drop_port", lengths=(100,), taken=[], data=b"", port_header=bytes(11)
     ),
-    "RX_OFFLOAD": partial(
-        _receive,
-        counter="rx_drop_offload",
-        lengths=(100,),
-        taken=[],
-        data=FRAME,
-        port_header=NetHdr(flags=1, csum_start=34, csum_offset=6).pack(),
+    "RX_MTU": partial(
+        _receive, counter="rx_drop_mtu", lengths=(100,), taken=[], data=FRAME, mtu=45
     ),
     "TX_FRAME_SHORT": partial(_malformed, data=bytes(HDR + 13)),
     "TX_FRAME_LONG": partial(_malformed, data=bytes(HDR) + frame(1, 65558)),
     "TX_DIRECTION": partial(_chain, TX, Case(_forged(2, flags=WRITE))),
-    "TX_OFFLOAD": partial(_malformed, data=NetHdr(flags=1).pack() + FRAME),
+    "OFFLOAD_CSUM": partial(_malformed, data=NetHdr(1, csum_start=14).pack() + FRAME),
+    "OFFLOAD_RANGE": partial(
+        _malformed, data=NetHdr(1, csum_start=len(FRAME) - 1).pack() + FRAME, **_EVERYTHING
+    ),
+    "OFFLOAD_TYPE": partial(_malformed, data=_segments() + TCP, host_offloads=Feature.CSUM),
+    "OFFLOAD_GSO_CSUM": partial(_malformed, data=_segments(flags=0) + TCP, **_EVERYTHING),
+    "OFFLOAD_GSO_SIZE": partial(_malformed, data=_segments(gso_size=0) + TCP, **_EVERYTHING),
+    "OFFLOAD_GSO_FRAME": partial(_malformed, data=_segments(csum_start=33) + TCP, **_EVERYTHING),
     "CTRL_LENGTH": _long_command,
     "POLICY_QUEUE": lambda hooks: _policy(hooks, 0, 256),
     "POLICY_MASK": lambda hooks: _policy(hooks, 0, 0, 0),

@@ -164,7 +164,8 @@ struct vnet_pair_stats {
 	uint64_t rx_drop_handoff; /* no slot, or the owner's inbound queue is full */
 	uint64_t rx_drop_filtered;
 	uint64_t rx_drop_port; /* host port gave less than a header, or a cut-off frame */
-	uint64_t rx_drop_offload; /* host port left a checksum or segmentation undone */
+	uint64_t
+		rx_drop_offload; /* host port asks for what the driver did not agree to, or nonsense */
 	uint64_t rx_drop_mtu; /* longer than the MTU allows, and no GSO frame (NET-CFG-05) */
 	uint64_t
 		rx_csum_completed; /* of rx_packets: checksum completed here, GUEST_CSUM being off */
@@ -233,8 +234,9 @@ VNET_API int vnet_engine_set_memory(struct vnet_engine *engine, struct vnet_mem 
 /**
  * vnet_engine_set_policy() - swap the policy under running workers
  * When it returns, no frame decided by the old policy is placed any more (U-41).
- * Attaches and detaches host port queues, draining those that go (U-62).
- * Return: 0; -errno of a failed attach, with the old policy in force
+ * Attaches and detaches host port queues, draining those that go (U-62), and tells the host
+ * port what frames may ask for (TUNSETOFFLOAD).
+ * Return: 0; -errno of a failed attach or of the offloads, with the old policy in force
  */
 VNET_API int vnet_engine_set_policy(struct vnet_engine *engine, struct vnet_policy *policy);
 

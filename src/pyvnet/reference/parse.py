@@ -69,7 +69,8 @@ class Flow:
     address and the type 2 routing header's address where the packet has valid
     ones (NET-HASH-07, U-22), else equal to ``saddr`` and ``daddr``.
     ``has_extensions`` says that at least one IPv6 extension header (U-20) was
-    wholly seen.  ``ethertype`` is the one behind the VLAN tags.  ``why`` says in
+    wholly seen.  ``l4_offset`` is where in the frame the L4 header begins, 0
+    without one.  ``ethertype`` is the one behind the VLAN tags.  ``why`` says in
     words what kept the frame from having an L3 or an L4; it is for people, and
     empty when the ports were found.
     """
@@ -85,6 +86,7 @@ class Flow:
     daddr_ex: bytes = b""
     sport: int = 0
     dport: int = 0
+    l4_offset: int = 0
     why: str = ""
 
 
@@ -140,12 +142,13 @@ def _ipv4(seen: bytes, start: int, vlan_count: int) -> Flow:
         no_hash = "IPv4 options cut short"
     if no_hash:
         return Flow(vlan_count=vlan_count, ethertype=ETHERTYPE_IPV4, why=no_hash)
+    offset = start + (seen[start] & 15) * 4
     more_fragments = seen[start + 6] & 0x20 != 0
     fragment_offset = _u16(seen, start + 6) & 0x1FFF
     if more_fragments or fragment_offset != 0:
         l4, sport, dport, why = 0, 0, 0, "fragment"
     else:
-        l4, sport, dport, why = _l4(seen, start + (seen[start] & 15) * 4, seen[start + 9])
+        l4, sport, dport, why = _l4(seen, offset, seen[start + 9])
     saddr = seen[start + 12 : start + 16]
     daddr = seen[start + 16 : start + 20]
     return Flow(
@@ -159,6 +162,7 @@ def _ipv4(seen: bytes, start: int, vlan_count: int) -> Flow:
         daddr_ex=daddr,
         sport=sport,
         dport=dport,
+        l4_offset=offset if l4 else 0,
         why=why,
     )
 
@@ -192,6 +196,7 @@ def _ipv6(seen: bytes, start: int, vlan_count: int) -> Flow:
         daddr_ex=chain.routing_address or daddr,
         sport=sport,
         dport=dport,
+        l4_offset=chain.offset if l4 else 0,
         why=why,
     )
 
