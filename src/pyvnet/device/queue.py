@@ -10,7 +10,7 @@ the engine's to check: only it knows the memory table in force.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pyvnet.device._checks import U16, U32, U64, StateError, check_bool, check_int
 from pyvnet.spec.config import MAX_QUEUE_PAIRS
@@ -22,9 +22,7 @@ from pyvnet.spec.ring import (
     desc_table_size,
     used_ring_size,
 )
-
-if TYPE_CHECKING:
-    from pyvnet.spec.transport import QueueSetup
+from pyvnet.spec.transport import QueueSetup
 
 NO_FD: Final = -1
 
@@ -142,3 +140,18 @@ class ActiveQueue:
     call_fd: int
     err_fd: int
     enabled: bool = True
+
+    def setup(self, index: int) -> QueueSetup:
+        """What the engine starts, under the index it knows the ring by."""
+        return QueueSetup(
+            index,
+            self.size,
+            self.desc_table,
+            self.avail_ring,
+            self.used_ring,
+            self.kick_fd,
+            self.call_fd,
+            self.err_fd,
+            self.avail_base,
+            self.used_base,
+        )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import Final
 
@@ -145,3 +146,10 @@ class DeviceSettings:
                 f"{feature_names(bit)[0]} cannot be offered without "
                 + " or ".join(feature_names(lacking))
             )
+
+
+def random_mac() -> bytes:
+    """A MAC of our own making: locally administered, unicast."""
+    mac = bytearray(secrets.token_bytes(6))
+    mac[0] = mac[0] & 0xFC | 0x02
+    return bytes(mac)

@@ -26,7 +26,7 @@ class InProcessTransport:
     """One driver's way to a device in this process; raises UsageError if it has a driver."""
 
     def __init__(self, host: DeviceHost) -> None:
-        host.attach(self._notify_config)
+        host.attach(self)
         self._host = host
         self._config_change_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -35,8 +35,12 @@ class InProcessTransport:
         """Readable after a configuration change notification."""
         return self._config_change_fd
 
-    def _notify_config(self) -> None:
+    def config_changed(self) -> None:
+        """Pass a configuration change on."""
         os.eventfd_write(self._config_change_fd, 1)
+
+    def memory_lost(self) -> None:
+        """The driver shrank its own memory: the rings that lay there break by themselves."""
 
     def _open(self) -> DeviceHost:
         if self._config_change_fd < 0:
@@ -88,6 +92,6 @@ class InProcessTransport:
     async def aclose(self) -> None:
         """Let go of the device, which is reset; harmless twice."""
         if self._config_change_fd >= 0:
-            self._host.detach()
+            self._host.detach(reset=True)
             os.close(self._config_change_fd)
             self._config_change_fd = -1

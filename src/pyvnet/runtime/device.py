@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The composition root: one device, its engine, its host port, and the order they go in.
+"""One device, its engine, its host port, and the order they go in.
 
 Everything here runs in the event loop's thread.  The device model says what
 should happen (effects), the engine does it; this module carries the one to the
-other, keeps the control virtqueue going, and owns the shutdown order:
+other and owns the shutdown order:
 
     driver detached → control queue unwatched → engine joined → host port closed
 """
@@ -11,13 +11,12 @@ other, keeps the control virtqueue going, and owns the shutdown order:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import secrets
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from pyvnet.datapath.engine import Engine, MalformedCommandError, QueueState, RingBroken
+from pyvnet.datapath.engine import Engine, MemoryLost, PortGone, QueueState, RingBroken
 from pyvnet.datapath.memory import GuestMemory
 from pyvnet.datapath.native import DEFAULT, Native
 from pyvnet.datapath.policy import Policy
@@ -28,30 +27,31 @@ from pyvnet.device.effects import (
     ConfigChanged,
     Deactivate,
     Effect,
+    EnableQueue,
     SetPolicy,
     StartQueue,
     StopQueue,
 )
-from pyvnet.device.settings import DEFAULT_QUEUE_SIZE
+from pyvnet.device.settings import random_mac
 from pyvnet.driver.driver import Driver
-from pyvnet.errors import DriverError, HostError, UsageError
+from pyvnet.errors import DriverError, FrontendError, HostError, PyvnetError, UsageError
+from pyvnet.runtime import report
+from pyvnet.runtime.control import ControlQueue
 from pyvnet.spec.features import Feature
-from pyvnet.spec.transport import QueueSetup
+from pyvnet.spec.net_hdr import HDR_V1_SIZE
 from pyvnet.transport.inproc import InProcessTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pyvnet.device.queue import ActiveQueue, QueueFds
     from pyvnet.device.state import DeviceState
     from pyvnet.device.transition import ControlTransition, Transition
     from pyvnet.netdev import NetDevice
-    from pyvnet.spec.transport import MemoryRegion
+    from pyvnet.spec.transport import MemoryRegion, QueueSetup
+    from pyvnet.transport.base import DeviceUser
 
 _log = logging.getLogger("pyvnet")
-
-# Control commands carried out in one go, before other callbacks of the loop have their turn.
-_CTRL_BURST = 16
 
 
 class Device:
@@ -69,9 +69,8 @@ class Device:
         features: what to offer; default: everything this version can do.
         mac: 6 bytes; default: a random locally administered address.
         workers: threads; default: one per queue pair.
-        compat: names of ``DeviceSettings.compat``.
-        max_queue_size: largest ring taken, in descriptors.
         native: another build of the engine (tests).
+        settings: other fields of ``DeviceSettings``: ``mtu``, ``speed``, ``compat``, …
 
     Raises UsageError for impossible combinations, HostError from ``__aenter__``.
     """
@@ -84,9 +83,8 @@ class Device:
         features: Feature = DEFAULT_OFFER,
         mac: bytes | None = None,
         workers: int | None = None,
-        compat: Iterable[str] = (),
-        max_queue_size: int = DEFAULT_QUEUE_SIZE,
         native: Native = DEFAULT,
+        **settings: Any,
     ) -> None:
         self._netdev = netdev
         self._native = native
@@ -96,20 +94,15 @@ class Device:
             raise UsageError(f"{self._pairs} queue pairs; at most {native.lib.VNET_MAX_PAIRS}")
         if netdev.queues > self._pairs:
             raise UsageError(f"the host port has {netdev.queues} queues for {self._pairs} pairs")
+        settings["compat"] = frozenset(settings.get("compat", ()))
         self._device = VirtioNetDevice(
-            DeviceSettings(
-                max_virtqueue_pairs=self._pairs,
-                mac=mac or _random_mac(),
-                offered=features,
-                compat=frozenset(compat),
-                max_queue_size=max_queue_size,
-            )
+            DeviceSettings(self._pairs, mac or random_mac(), features, **settings)
         )
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._notify_config: Callable[[], None] | None = None
+        self._user: DeviceUser | None = None
         self._controlq: int | None = None  # its index in the layout of the rings that run
-        self._ctrl_kick = -1
+        self._control = ControlQueue(self._execute, self._malformed_command)
         self._running: set[int] = set()
 
     # Life.
@@ -141,8 +134,8 @@ class Device:
 
         A driver that is still there finds a device that was reset and does nothing any more.
         """
-        self.detach()
-        self._unwatch_ctrl()
+        self.detach(reset=True)
+        self._control.stop()
         if self._engine is not None and self._loop is not None:
             self._loop.remove_reader(self._engine.event_fd)
             self._engine.close()
@@ -160,6 +153,11 @@ class Device:
     def device(self) -> VirtioNetDevice:
         """The device model."""
         return self._device
+
+    @property
+    def pairs(self) -> int:
+        """Queue pairs the device has."""
+        return self._pairs
 
     @property
     def netdev(self) -> NetDevice:
@@ -185,40 +183,102 @@ class Device:
 
     # What transports ask (transport/base.py).
 
-    def attach(self, notify_config: Callable[[], None]) -> None:
-        """Take the device for one driver."""
-        if self._notify_config is not None:
+    def attach(self, user: DeviceUser) -> None:
+        """Take the device into use."""
+        if self._user is not None:
             raise UsageError("the device has a driver already; close that one first")
         self.engine  # noqa: B018 - raises when not open
-        self._notify_config = notify_config
+        self._user = user
 
-    def detach(self) -> None:
-        """Reset the device and free it for the next driver."""
-        if self._notify_config is not None and self._engine is not None:
+    def detach(self, *, reset: bool) -> None:
+        """Free the device for the next user."""
+        if reset and self._user is not None and self._engine is not None:
             self.perform(self._device.reset())
-        self._notify_config = None
+        self._user = None
 
     def perform(self, transition: Transition) -> None:
         """Apply a transition's effects, then commit it; a ring that cannot start needs a reset."""
-        refused = [index for effect in transition.effects for index in self._apply(effect)]
+        refused: list[int] = []
+        try:
+            for effect in transition.effects:
+                refused += self._apply(effect)
+        except PyvnetError:
+            self._settle(transition)
+            raise
         self._device.commit(transition)
         for index in refused:
             self.perform(self._device.ring_broken(index))
 
+    def _settle(self, failed: Transition) -> None:
+        """Some effect could not be applied: make engine and model agree again."""
+        if any(isinstance(effect, Deactivate) for effect in failed.effects):
+            self.perform(self._device.reset())
+            return
+        with contextlib.suppress(PyvnetError):
+            self._apply(SetPolicy(self._device.policy))
+
     def set_memory(self, regions: Sequence[MemoryRegion]) -> None:
-        """Swap the guest memory table under the running rings."""
+        """Swap the guest memory table under the running rings; none: let go of it."""
+        if not regions:
+            if self._engine is not None:
+                self._engine.clear_memory()
+            return
         with GuestMemory(regions, self._native) as memory:
             self.engine.set_memory(memory)
 
-    def start_queue(self, setup: QueueSetup) -> None:
-        """Start a ring that was stopped."""
-        features = self._device.features
-        self._start(setup, features)
+    def start_queue(self, setup: QueueSetup, *, enabled: bool = True) -> None:
+        """Start a ring while others may run."""
+        self.perform(self._device.start_queue(setup, enabled=enabled))
 
     def stop_queue(self, index: int) -> tuple[int, int]:
         """Stop a ring; returns where to resume it."""
         state = self._stop(index)
+        self.perform(self._device.stop_queue(index))
         return state.avail_base, state.used_base
+
+    def enable_queue(self, index: int, *, enabled: bool) -> None:
+        """Let a ring carry frames, or throw away what it is given."""
+        self.perform(self._device.enable_queue(index, enabled=enabled))
+
+    def move_queue(self, index: int, desc_table: int, avail_ring: int, used_ring: int) -> None:
+        """Give a running ring other addresses."""
+        self.engine.move_queue(self._engine_index(index), desc_table, avail_ring, used_ring)
+
+    def replace_kick(self, index: int, kick_fd: int) -> None:
+        """Give a running ring another kick fd."""
+        if index == self._controlq:
+            self._control.watch(kick_fd)
+        else:
+            self.engine.set_kick(index, kick_fd)
+
+    def replace_calls(self, index: int, call_fd: int, err_fd: int) -> None:
+        """Give a running ring other call and err fds."""
+        self.engine.set_calls(self._engine_index(index), call_fd=call_fd, err_fd=err_fd)
+
+    def send_to_port(self, frame: bytes) -> None:
+        """Send one frame to the host's side of the wire."""
+        if self._netdev.kind == "null":
+            return  # it swallows frames
+        try:
+            os.writev(self._netdev.fds[0], [bytes(HDR_V1_SIZE), frame])
+        except OSError as error:
+            raise HostError("cannot send a frame to the host port", error.errno) from error
+
+    # What operators ask.
+
+    def set_link(self, *, up: bool) -> None:
+        """The cable is in, or out; a driver that knows of links is told (NET-LNK-01)."""
+        self.perform(self._device.set_link(up=up))
+
+    def announce(self) -> bool:
+        """Ask the driver to announce its addresses; whether it is one that can (NET-ANN-02)."""
+        transition = self._device.announce()
+        self.perform(transition)
+        return bool(transition.effects)
+
+    def status(self) -> dict[str, Any]:
+        """Plain JSON types: the device as status output shows it."""
+        return report.device(self)
 
     # State.
 
@@ -239,7 +299,7 @@ class Device:
 
     # Effects.
 
-    def _apply(self, effect: Effect) -> list[int]:
+    def _apply(self, effect: Effect) -> list[int]:  # noqa: C901 - one arm per effect
         """Carry out one effect; returns virtqueues that could not be started."""
         match effect:
             case SetPolicy() if self._engine is None:
@@ -251,107 +311,59 @@ class Device:
                 self._controlq = controlq
                 return [queue.index for queue in queues if not self._try_start(queue, features)]
             case Deactivate():
-                self._stop_running(set(self._running))
-            case StartQueue(queue, features, controlq):
+                for index in sorted(self._running):
+                    self._stop(index)
+            case StartQueue(queue, features, controlq, enabled):
                 self._controlq = controlq
-                return [] if self._try_start(queue, features) else [queue.index]
+                self._start(queue, features, enabled=enabled)
             case StopQueue(index):
-                self._stop_running({index})
+                self._stop(index)
+            case EnableQueue(index, enabled):
+                if index == self._controlq:
+                    self._control.enable(on=enabled)
+                elif index in self._running:
+                    self.engine.enable_queue(index, on=enabled)
             case ConfigChanged():
-                if self._notify_config is not None:
-                    self._notify_config()
+                if self._user is not None:
+                    self._user.config_changed()
         return []
 
     def _try_start(self, queue: ActiveQueue, features: Feature) -> bool:
         try:
-            self._start(
-                QueueSetup(
-                    queue.index,
-                    queue.size,
-                    queue.desc_table,
-                    queue.avail_ring,
-                    queue.used_ring,
-                    queue.kick_fd,
-                    queue.call_fd,
-                    queue.err_fd,
-                    queue.avail_base,
-                    queue.used_base,
-                ),
-                features,
-            )
-        except (DriverError, HostError) as error:
+            self._start(queue, features, enabled=queue.enabled)
+        except (DriverError, FrontendError, HostError) as error:
             _log.warning("virtqueue %d does not start: %s", queue.index, error)
             return False
         return True
 
-    def _start(self, setup: QueueSetup, features: Feature) -> None:
+    def _start(self, queue: ActiveQueue, features: Feature, *, enabled: bool) -> None:
         self.engine.start_queue(
-            replace(setup, index=self._engine_index(setup.index)),
+            queue.setup(self._engine_index(queue.index)),
             event_idx=bool(features & Feature.EVENT_IDX),
             indirect=bool(features & Feature.INDIRECT_DESC),
+            enabled=enabled,
         )
-        self._running.add(setup.index)
-        if setup.index == self._controlq:
-            self._watch_ctrl(setup.kick_fd)
+        self._running.add(queue.index)
+        if queue.index == self._controlq:
+            try:
+                self._control.start(self.engine, queue.kick_fd, enabled=enabled)
+            except FrontendError:
+                self._stop(queue.index)
+                raise
 
     def _stop(self, index: int) -> QueueState:
         if index == self._controlq:
-            self._unwatch_ctrl()
+            self._control.stop()
         self._running.discard(index)
         return self.engine.stop_queue(self._engine_index(index))
-
-    def _stop_running(self, indexes: set[int]) -> None:
-        for index in sorted(indexes & self._running):
-            self._stop(index)
 
     def _engine_index(self, index: int) -> int:
         """The engine keeps the controlq behind all pairs, whatever was negotiated."""
         return 2 * self._pairs if index == self._controlq else index
 
-    # The control virtqueue.
+    # Control commands.
 
-    def _watch_ctrl(self, kick_fd: int) -> None:
-        self._unwatch_ctrl()
-        if kick_fd < 0 or self._loop is None:
-            return
-        # Our own copy: the driver may close its fd before it resets the device.
-        self._ctrl_kick = os.dup(kick_fd)
-        self._loop.add_reader(self._ctrl_kick, self._on_ctrl_kick)
-        self._loop.call_soon(self._run_ctrl, self._ctrl_kick)  # commands from before the start
-
-    def _unwatch_ctrl(self) -> None:
-        if self._ctrl_kick >= 0 and self._loop is not None:
-            self._loop.remove_reader(self._ctrl_kick)
-            os.close(self._ctrl_kick)
-        self._ctrl_kick = -1
-
-    def _on_ctrl_kick(self) -> None:
-        try:
-            os.read(self._ctrl_kick, 8)
-        except BlockingIOError:
-            return
-        self._run_ctrl(self._ctrl_kick)
-
-    def _run_ctrl(self, kick: int) -> None:
-        """Execute commands one at a time, in order; each is answered before the next is read."""
-        for _ in range(_CTRL_BURST):
-            if kick != self._ctrl_kick or kick < 0:
-                return  # stopped meanwhile
-            try:
-                command = self.engine.ctrl_pop()
-            except MalformedCommandError:
-                self.perform(self._device.control(b"", 0))  # counted; it has been returned
-                continue
-            except DriverError as error:
-                _log.warning("%s", error)
-                return
-            if command is None:
-                return
-            self._execute(*command)
-        if self._loop is not None:
-            self._loop.call_soon(self._run_ctrl, kick)
-
-    def _execute(self, request: bytes, writable: int) -> None:
+    def _execute(self, request: bytes, writable: int) -> bytes:
         transition: ControlTransition = self._device.control(request, writable)
         try:
             for effect in transition.effects:
@@ -362,24 +374,24 @@ class Device:
         self._device.commit(transition)
         if transition.note:
             _log.info("control: %s", transition.note)
-        self.engine.ctrl_complete(transition.answer or b"")
+        return transition.answer or b""
+
+    def _malformed_command(self) -> None:
+        self.perform(self._device.control(b"", 0))
 
     # Events of the engine.
 
     def _on_engine_event(self) -> None:
-        while (event := self.engine.next_event()) is not None:
-            if isinstance(event, RingBroken):
-                index = event.index
-                if index == 2 * self._pairs and self._controlq is not None:
-                    index = self._controlq
-                _log.warning("virtqueue %d broke: %s", index, event.reason.name)
-                self.perform(self._device.ring_broken(index))
-            else:
-                _log.warning("host port queue %d is gone", event.queue)
-
-
-def _random_mac() -> bytes:
-    """Locally administered unicast."""
-    mac = bytearray(secrets.token_bytes(6))
-    mac[0] = mac[0] & 0xFC | 0x02
-    return bytes(mac)
+        while self._engine is not None and (event := self._engine.next_event()) is not None:
+            match event:
+                case RingBroken(index, reason):
+                    if index == 2 * self._pairs and self._controlq is not None:
+                        index = self._controlq
+                    _log.warning("virtqueue %d broke: %s", index, reason.name)
+                    self.perform(self._device.ring_broken(index))
+                case MemoryLost():
+                    _log.warning("guest memory went away under its mapping")
+                    if self._user is not None:
+                        self._user.memory_lost()
+                case PortGone(queue):
+                    _log.warning("host port queue %d is gone", queue)
