@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from pyvnet.device.steering import Policy as DevicePolicy
 
 MAC_SIZE = 6
 
@@ -34,6 +37,24 @@ class Filter(NamedTuple):
     multicast: tuple[bytes, ...] = ()
     vlans: frozenset[int] = frozenset()
     mac: bytes = bytes(MAC_SIZE)
+
+    @classmethod
+    def of(cls, policy: DevicePolicy) -> Self:
+        """What the device model says of it."""
+        said = policy.rx_filter
+        modes = {
+            FilterMode.PROMISC: said.promisc,
+            FilterMode.ALLMULTI: said.allmulti,
+            FilterMode.ALLUNI: said.alluni,
+            FilterMode.NOMULTI: said.nomulti,
+            FilterMode.NOUNI: said.nouni,
+            FilterMode.NOBCAST: said.nobcast,
+            FilterMode.VLAN: policy.vlan_filter,
+            FilterMode.UNI_OVERFLOW: said.unicast_overflow,
+            FilterMode.MULTI_OVERFLOW: said.multicast_overflow,
+        }
+        on = sum(mode for mode, value in modes.items() if value)
+        return cls(on, said.unicast, said.multicast, said.vlans, policy.mac)
 
 
 PASS_ALL = Filter()

@@ -95,6 +95,10 @@ class Policy:
             merge_rx=policy.merge_rx,
             port_queues=policy.port_queues,
             ex_types_always=policy.ex_types_always,
+            rx_filter=Filter.of(policy),
+            mtu=policy.mtu,
+            guest_offloads=policy.guest_offloads,
+            host_offloads=policy.host_offloads,
             native=native,
         )
 
