@@ -238,10 +238,11 @@ def test_set_mem_table_with_the_wrong_number_of_fds(front: Conversation, fds: in
     refused(front, Request.SET_MEM_TABLE, pack_memory_table((REGION,)), fds=fds)
 
 
-def test_set_mem_table_with_room_for_all_eight(front: Conversation) -> None:
-    """Some front-ends always send the whole structure."""
+@pytest.mark.parametrize("room", [1, 7])
+def test_set_mem_table_with_room_for_more(front: Conversation, room: int) -> None:
+    """User-mode Linux always sends two regions, others all eight."""
     front.negotiate()
-    payload = struct.pack("=I4x", 1) + REGION.pack() + bytes(7 * 32)
+    payload = struct.pack("=I4x", 1) + REGION.pack() + bytes(room * 32)
     assert front.send(Request.SET_MEM_TABLE, payload, [memory_fd()], need_reply=True) == pack_u64(0)
 
 

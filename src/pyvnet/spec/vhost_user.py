@@ -263,14 +263,14 @@ def pack_memory_table(regions: tuple[RegionDescription, ...]) -> bytes:
 
 
 def unpack_memory_table(data: bytes) -> tuple[RegionDescription, ...]:
-    """Payload of SET_MEM_TABLE; room for MAX_REGIONS may follow the ones that count."""
+    """Payload of SET_MEM_TABLE; room for up to MAX_REGIONS may follow the ones that count."""
     if len(data) < _TABLE_HEAD.size:
         raise FrontendError(f"memory table of {len(data)} bytes")
     (count,) = _TABLE_HEAD.unpack_from(data)
     if not 1 <= count <= MAX_REGIONS:
         raise FrontendError(f"memory table of {count} regions; 1 to {MAX_REGIONS} are possible")
-    exact = _TABLE_HEAD.size + count * _REGION.size
-    if len(data) not in {exact, _TABLE_HEAD.size + MAX_REGIONS * _REGION.size}:
+    room, rest = divmod(len(data) - _TABLE_HEAD.size, _REGION.size)
+    if rest or not count <= room <= MAX_REGIONS:
         raise FrontendError(f"memory table of {len(data)} bytes for {count} regions")
     return tuple(
         RegionDescription(*_REGION.unpack_from(data, _TABLE_HEAD.size + i * _REGION.size))
