@@ -135,7 +135,7 @@ async def test_a_state_moves_to_another_device_and_no_frame_is_lost_or_doubled(
                 driver.send_nowait(frame_of(0, sent, 60000))
                 sent += 1
                 first.engine.queue_state(1)
-                driver._transmitters[0].reap()
+                driver.running.transmitters[0].reap()
             state = first.pause()
             first.close()
             async with second:

@@ -158,8 +158,7 @@ async def test_frames_in_a_tap_queue_are_drained_before_it_is_detached(netns: Ne
         with udp_socket(netns, HOST, 4000) as kernel:
             for flow in range(120):
                 kernel.sendto(flow.to_bytes(2, "big"), (PEER, 2000 + flow))
-        assert driver._receiver is not None
-        driver._receiver.fill(driver.receiveqs[0], 250)
+        driver.running.receiver.fill(driver.receiveqs[0], 250)
         driver.receiveqs[0].publish()
         early = device.statistics().rx_drops
         await driver.ctrl.vq_pairs_set(1)

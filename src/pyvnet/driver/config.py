@@ -12,7 +12,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from pyvnet.driver.queue import drain_eventfd
-from pyvnet.spec.config import CONFIG_SIZE, NetConfig
+from pyvnet.spec.config import CONFIG_SIZE, LinkStatus, NetConfig
+from pyvnet.spec.features import NO_FEATURES, Feature
 from pyvnet.spec.status import DeviceStatus
 
 if TYPE_CHECKING:
@@ -28,15 +29,26 @@ class ConfigWatch:
         transport: the way to the device.
         on_change: called with the new configuration after each notification; what it raises
             comes out of `wait_change`.
+        on_lost: called with the reason when a look at the device finds that it is gone.
+
+    Attributes:
+        config: configuration space as last read.
+        status: device status as of the last notification.
+        features: what was negotiated; decides which fields mean something.
     """
 
     def __init__(
-        self, transport: Transport, on_change: Callable[[NetConfig], None] | None = None
+        self,
+        transport: Transport,
+        on_change: Callable[[NetConfig], None] | None = None,
+        on_lost: Callable[[Exception], None] | None = None,
     ) -> None:
         self.config = NetConfig()
         self.status = DeviceStatus.RESET
+        self.features = NO_FEATURES
         self._transport = transport
         self._on_change = on_change
+        self._on_lost = on_lost
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = -1
         self._task: asyncio.Task[None] | None = None
@@ -44,6 +56,17 @@ class ConfigWatch:
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
         self._stopped: Exception | None = None
+
+    @property
+    def link_up(self) -> bool:
+        """Whether the link is up; without STATUS it always is."""
+        return not self.features & Feature.STATUS or bool(self.config.status & LinkStatus.LINK_UP)
+
+    @property
+    def announce(self) -> bool:
+        """Whether the device asks the guest to announce itself."""
+        asked = bool(self.config.status & LinkStatus.ANNOUNCE)
+        return asked and bool(self.features & Feature.GUEST_ANNOUNCE)
 
     async def read(self) -> NetConfig:
         """Read configuration space in one consistent piece."""
@@ -103,6 +126,8 @@ class ConfigWatch:
                     self._on_change(config)
         except Exception as failure:  # noqa: BLE001 (kept for whoever waits)
             self._failure = failure
+            if self._on_lost is not None and isinstance(failure, ConnectionError):
+                self._on_lost(failure)
         finally:
             self._task = None
         self._changed.set()

@@ -19,15 +19,26 @@ from pyvnet.spec.ctrl import (
     ACK_SIZE,
     CTRL_HDR_SIZE,
     Ack,
+    AnnounceCommand,
     CtrlClass,
+    GuestOffloadsCommand,
+    MacCommand,
     MqCommand,
+    RxCommand,
+    VlanCommand,
     command_name,
+    pack_guest_offloads,
+    pack_mac_table,
+    pack_vlan,
     pack_vq_pairs,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyvnet.driver.memory import GuestMemory
     from pyvnet.driver.queue import DriverQueue
+    from pyvnet.driver.receive import Receiver
     from pyvnet.driver.ring_split import Chain
     from pyvnet.spec.rss import HashConfig, RssConfig
 
@@ -104,12 +115,91 @@ class Control:
     Args:
         queue: the controlq, or None where CTRL_VQ was not negotiated.
         timeout: seconds to wait for an answer; None: for ever.
+        receiver: told of what changes which frames may come.
     """
 
-    def __init__(self, queue: DriverQueue | None, *, timeout: float | None) -> None:
+    def __init__(
+        self,
+        queue: DriverQueue | None,
+        *,
+        timeout: float | None,
+        receiver: Receiver | None = None,
+    ) -> None:
         self._queue = queue
+        self._receiver = receiver
         self._timeout = timeout
         self._lock = asyncio.Lock()
+
+    async def rx_promisc(self, *, on: bool, check: bool = True) -> Ack:
+        """RX_PROMISC: receive everything."""
+        return await self._rx(RxCommand.PROMISC, on, check=check)
+
+    async def rx_allmulti(self, *, on: bool, check: bool = True) -> Ack:
+        """RX_ALLMULTI: receive every multicast."""
+        return await self._rx(RxCommand.ALLMULTI, on, check=check)
+
+    async def rx_alluni(self, *, on: bool, check: bool = True) -> Ack:
+        """RX_ALLUNI: receive every unicast."""
+        return await self._rx(RxCommand.ALLUNI, on, check=check)
+
+    async def rx_nomulti(self, *, on: bool, check: bool = True) -> Ack:
+        """RX_NOMULTI: receive no multicast."""
+        return await self._rx(RxCommand.NOMULTI, on, check=check)
+
+    async def rx_nouni(self, *, on: bool, check: bool = True) -> Ack:
+        """RX_NOUNI: receive no unicast."""
+        return await self._rx(RxCommand.NOUNI, on, check=check)
+
+    async def rx_nobcast(self, *, on: bool, check: bool = True) -> Ack:
+        """RX_NOBCAST: receive no broadcast."""
+        return await self._rx(RxCommand.NOBCAST, on, check=check)
+
+    async def _rx(self, command: RxCommand, on: bool, *, check: bool) -> Ack:  # noqa: FBT001
+        return await self.raw(CtrlClass.RX, command, bytes([on]), check=check)
+
+    async def mac_table_set(
+        self, unicast: Sequence[bytes], multicast: Sequence[bytes], *, check: bool = True
+    ) -> Ack:
+        """MAC_TABLE_SET: further addresses to receive, 6 bytes each; replaces the table."""
+        payload = pack_mac_table(unicast, multicast)
+        return await self.raw(CtrlClass.MAC, MacCommand.TABLE_SET, payload, check=check)
+
+    async def mac_addr_set(self, mac: bytes, *, check: bool = True) -> Ack:
+        """MAC_ADDR_SET: the device's own address, 6 bytes."""
+        return await self.raw(CtrlClass.MAC, MacCommand.ADDR_SET, mac, check=check)
+
+    async def vlan_add(self, vid: int, *, check: bool = True) -> Ack:
+        """VLAN_ADD: receive frames tagged with this VLAN id."""
+        return await self.raw(CtrlClass.VLAN, VlanCommand.ADD, pack_vlan(vid), check=check)
+
+    async def vlan_del(self, vid: int, *, check: bool = True) -> Ack:
+        """VLAN_DEL: no longer."""
+        return await self.raw(CtrlClass.VLAN, VlanCommand.DEL, pack_vlan(vid), check=check)
+
+    async def announce_ack(self, *, check: bool = True) -> Ack:
+        """ANNOUNCE_ACK: the guest has announced itself."""
+        return await self.raw(CtrlClass.ANNOUNCE, AnnounceCommand.ACK, check=check)
+
+    async def guest_offloads_set(self, offloads: int, *, check: bool = True) -> Ack:
+        """GUEST_OFFLOADS_SET: what of the negotiated guest offloads is on.
+
+        Received headers are judged by it from now on.
+
+        Args:
+            offloads: mask; its bits are those of the features (`Feature.GUEST_TSO4` …).
+            check: as for every command.
+        """
+        receiver = self._receiver
+        if receiver is not None:
+            receiver.offloads_change(offloads)
+        payload = pack_guest_offloads(offloads)
+        ctrl_class, command = CtrlClass.GUEST_OFFLOADS, GuestOffloadsCommand.SET
+        ack = await self.raw(ctrl_class, command, payload, check=False)
+        if receiver is not None:
+            receiver.offloads_changed(obeyed=ack is Ack.OK)
+        if check and ack is not Ack.OK:
+            raise CommandError(ctrl_class, command, ack)
+        return ack
 
     async def vq_pairs_set(self, pairs: int, *, check: bool = True) -> Ack:
         """MQ_VQ_PAIRS_SET: receive on the first ``pairs`` pairs, steered automatically."""

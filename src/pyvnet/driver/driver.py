@@ -15,34 +15,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final, Self, SupportsBytes
+from typing import TYPE_CHECKING, Any, Final, Self, SupportsBytes
 
 from pyvnet.driver.config import ConfigWatch
-from pyvnet.driver.control import DEFAULT_TIMEOUT, Control
+from pyvnet.driver.connect import Connecting, Target, opener
+from pyvnet.driver.control import DEFAULT_TIMEOUT as CONTROL_TIMEOUT
 from pyvnet.driver.errors import DeviceViolation, NegotiationError
-from pyvnet.driver.memory import GuestMemory
-from pyvnet.driver.negotiation import choose_features, memory_needed, pairs_offered
-from pyvnet.driver.queue import DriverQueue
-from pyvnet.driver.receive import Receiver, default_buffer_size
-from pyvnet.driver.ring_split import SplitRing
-from pyvnet.driver.transmit import Transmitter, transmit_memory
+from pyvnet.driver.frontend import VhostUserFrontend
+from pyvnet.driver.frontend_link import DEFAULT_TIMEOUT
+from pyvnet.driver.negotiation import choose_features
+from pyvnet.driver.offload import offload
+from pyvnet.driver.running import Layout, Running
+from pyvnet.driver.view import View
 from pyvnet.errors import UsageError
 from pyvnet.spec.features import NO_FEATURES, Feature, feature_names
 from pyvnet.spec.status import DeviceStatus
-from pyvnet.spec.transport import receiveq, transmitq
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pyvnet.driver.queue import QueueStatistics
+    from pyvnet.driver.memory import GuestMemory
     from pyvnet.driver.receive import Frame
     from pyvnet.driver.ring_split import Buffer
     from pyvnet.driver.transport import Transport
     from pyvnet.spec.config import NetConfig
     from pyvnet.spec.net_hdr import NetHdr
+    from pyvnet.spec.vhost_user import ProtocolFeature
+
+# What telling a device that it is given up may end in, and nobody needs to know.
+_GIVEN_UP: Final = (ConnectionError, TimeoutError)
 
 
-class Driver:
+class Driver(View):
     """A virtio-net driver on the other end of a transport, which it owns.
 
     Args:
@@ -51,15 +55,6 @@ class Driver:
         control_timeout: seconds to wait for the answer to a control command; None: for ever.
         backlog: received frames kept until asked for; beyond that they stay in the rings.
         on_config_change: called with the new configuration space after every change.
-
-    Attributes:
-        transport: the way to the device.
-        features: what was negotiated.
-        pairs: queue pairs set up.
-        receiveqs: one per pair, for whoever wants to look closer.
-        transmitqs: the same.
-        controlq: None without CTRL_VQ.
-        ctrl: control commands.
     """
 
     def __init__(
@@ -67,25 +62,42 @@ class Driver:
         transport: Transport,
         *,
         memory: GuestMemory | None = None,
-        control_timeout: float | None = DEFAULT_TIMEOUT,
+        control_timeout: float | None = CONTROL_TIMEOUT,
         backlog: int = 4096,
         on_config_change: Callable[[NetConfig], None] | None = None,
     ) -> None:
         self.transport: Final = transport
-        self.features = NO_FEATURES
-        self.pairs = 0
-        self.receiveqs: tuple[DriverQueue, ...] = ()
-        self.transmitqs: tuple[DriverQueue, ...] = ()
-        self.controlq: DriverQueue | None = None
-        self.ctrl = Control(None, timeout=control_timeout)
+        super().__init__(ConfigWatch(transport, on_config_change, self._connection_lost))
         self._control_timeout = control_timeout
         self._backlog = backlog
-        self._watch = ConfigWatch(transport, on_config_change)
         self._given_memory = memory
-        self._memory = memory
-        self._receiver: Receiver | None = None
-        self._transmitters: list[Transmitter] = []
         self._closed = False
+
+    @classmethod
+    def connect(
+        cls,
+        target: Target,
+        *,
+        protocol_features: ProtocolFeature | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        **options: Any,
+    ) -> Connecting:
+        """A driver on a vhost-user back-end: ``await`` the result, or ``async with`` it.
+
+        Args:
+            target: ``vhost-user:PATH``, a path, or a connected socket or its fd, taken over.
+            protocol_features: what to use of the protocol at most; None: all that is known here.
+            timeout: seconds the back-end may take for each answer.
+            options: for `Driver`.
+
+        Raises:
+            HostError: nobody listens there.
+            DeviceViolation, ConnectionError, TimeoutError: it does not answer as a back-end does.
+        """
+        frontend = VhostUserFrontend(
+            opener(target), protocol_features=protocol_features, timeout=timeout
+        )
+        return Connecting(frontend, lambda way: cls(way, **options))
 
     # --- initialization ---------------------------------------------------------------
 
@@ -125,21 +137,28 @@ class Driver:
         status |= DeviceStatus.DRIVER
         await self.transport.set_status(status)
         try:
-            self.features = await self._choose(features, verbatim=verbatim)
+            self.features = self._watch.features = await self._choose(features, verbatim=verbatim)
             status |= DeviceStatus.FEATURES_OK
             await self.transport.set_status(status)
             await self._check_accepted()
-            await self._watch.read()
-            self._set_up(queue_size, pairs, rx_buffer_size, rx_buffers, rx_cuts)
+            self._running = Running(
+                self.features,
+                await self._watch.read(),
+                Layout(queue_size, pairs, rx_buffer_size, rx_buffers, rx_cuts),
+                self._given_memory,
+                backlog=self._backlog,
+                control_timeout=self._control_timeout,
+            )
             await self._hand_over()
         except BaseException:
             self._tear_down()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(*_GIVEN_UP):
                 await self.transport.set_status(status | DeviceStatus.FAILED)
             raise
         status |= DeviceStatus.DRIVER_OK
         await self.transport.set_status(status)
-        self._start()
+        self._watch.start()
+        self.running.start()
 
     async def _choose(self, wanted: Feature | None, *, verbatim: bool) -> Feature:
         offered = Feature(await self.transport.device_features())
@@ -154,61 +173,10 @@ class Driver:
             names = ",".join(feature_names(self.features))
             raise NegotiationError(f"the device refused FEATURES_OK for {names}")
 
-    def _set_up(
-        self,
-        queue_size: int,
-        pairs: int | None,
-        buffer_size: int | None,
-        buffers: int | None,
-        cuts: Sequence[int],
-    ) -> None:
-        """Lay out memory, rings and receive buffers; nothing is visible to the device yet."""
-        most = pairs_offered(self.features, self._watch.config)
-        self.pairs = most if pairs is None else pairs
-        if not 0 < self.pairs <= most:
-            raise UsageError(f"{self.pairs} queue pairs, the device has {most}")
-        size = default_buffer_size(self.features) if buffer_size is None else buffer_size
-        count = queue_size if buffers is None else buffers
-        if self._given_memory is None:
-            per_pair = transmit_memory(queue_size) + count * (size + 16)
-            needed = memory_needed(2 * self.pairs + 1, queue_size, self.pairs * per_pair)
-            self._memory = GuestMemory(needed)
-        else:
-            self._given_memory.reset()
-        self.receiveqs = tuple(self._queue(receiveq(i), queue_size) for i in range(self.pairs))
-        self.transmitqs = tuple(self._queue(transmitq(i), queue_size) for i in range(self.pairs))
-        if self.features & Feature.CTRL_VQ:
-            self.controlq = self._queue(2 * most, queue_size)
-        self.ctrl = Control(self.controlq, timeout=self._control_timeout)
-        self._transmitters = [Transmitter(queue, self.features) for queue in self.transmitqs]
-        self._receiver = Receiver(
-            self.receiveqs, self.features, buffer_size=size, cuts=cuts, backlog=self._backlog
-        )
-        for queue in self.receiveqs:
-            self._receiver.fill(queue, count)
-
-    def _queue(self, index: int, size: int) -> DriverQueue:
-        ring = SplitRing(
-            self.memory,
-            size,
-            event_idx=bool(self.features & Feature.EVENT_IDX),
-            indirect=bool(self.features & Feature.INDIRECT_DESC),
-        )
-        return DriverQueue(index, ring)
-
     async def _hand_over(self) -> None:
         await self.transport.set_memory(self.memory.regions)
         for queue in self.queues:
             await self.transport.set_queue(queue.setup())
-
-    def _start(self) -> None:
-        """Notify and be notified: allowed from DRIVER_OK on."""
-        self._watch.start()
-        for queue in self.queues:
-            if queue.index % 2 or queue is self.controlq:
-                queue.watch()
-        if self._receiver is not None:
-            self._receiver.start()
 
     async def reset(self) -> None:
         """Reset the device and give up queues, buffers and undelivered frames.
@@ -225,21 +193,39 @@ class Driver:
             raise DeviceViolation(f"device status is {status:#x} after a reset (VIO-RST-01)")
 
     def _tear_down(self) -> None:
-        gone = UsageError("the driver was reset or closed")
-        if self._receiver is not None:
-            self._receiver.fail(gone)
-        for queue in self.queues:
-            queue.fail(gone)
-            queue.close()
-        self.receiveqs = self.transmitqs = ()
-        self.controlq = self._receiver = None
-        self.ctrl = Control(None, timeout=self._control_timeout)
-        self._transmitters = []
-        self.pairs = 0
-        self.features = NO_FEATURES
-        if self._given_memory is None and self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        running, self._running = self._running, None
+        if running is not None:
+            running.close(UsageError("the driver was reset or closed"))
+        self._lost = None
+        self.features = self._watch.features = NO_FEATURES
+
+    # --- the connection -----------------------------------------------------------------
+
+    @property
+    def frontend(self) -> VhostUserFrontend:
+        """The vhost-user front-end below; raises UsageError where there is none."""
+        if not isinstance(self.transport, VhostUserFrontend):
+            raise UsageError("this driver is not connected over vhost-user")
+        return self.transport
+
+    async def reconnect(self) -> None:
+        """Connect anew after the back-end was lost or replaced, and go on with the same rings.
+
+        Whoever waited when it was lost got ConnectionError; from now on waiting works again.
+
+        Raises:
+            HostError: nobody listens there.
+            RefusedError: the back-end does not take what was negotiated.
+        """
+        await self.frontend.reconnect()
+        lost, self._lost = self._lost, None
+        if lost is not None and self._running is not None:
+            self._running.revive(lost)
+
+    def _connection_lost(self, reason: Exception) -> None:
+        if self._running is not None and self._lost is None:
+            self._lost = reason
+            self._running.fail(reason)
 
     # --- frames -----------------------------------------------------------------------
 
@@ -254,7 +240,7 @@ class Driver:
             DeviceViolation: the device handed over something a device may not.
             UsageError: not negotiated, or reset meanwhile.
         """
-        receiver = self._running()
+        receiver = self._checked().receiver
         if (frame := receiver.pop()) is not None:
             return frame
         try:
@@ -266,7 +252,7 @@ class Driver:
 
     def receive_nowait(self) -> Frame | None:
         """The next frame, or None; looks at the rings without waiting for an interrupt."""
-        return self._running().receive_nowait()
+        return self._checked().receiver.receive_nowait()
 
     async def send(
         self,
@@ -284,8 +270,7 @@ class Driver:
             header: virtio header, as raw bytes to send it as they are; None: all zero.
             cuts: lengths of the descriptors header and frame together are cut into.
         """
-        self._running()
-        await self._transmitters[queue].send(bytes(frame), header, cuts)
+        await self._checked().transmitters[queue].send(bytes(frame), header, cuts)
 
     def send_nowait(
         self,
@@ -296,13 +281,36 @@ class Driver:
         cuts: Sequence[int] = (),
     ) -> None:
         """As `send`, but raises RingFullError instead of waiting for room."""
-        self._running()
-        self._transmitters[queue].send_nowait(bytes(frame), header, cuts)
+        self._checked().transmitters[queue].send_nowait(bytes(frame), header, cuts)
+
+    async def send_offloaded(
+        self,
+        frame: SupportsBytes | bytearray | memoryview,
+        *,
+        queue: int = 0,
+        gso_size: int = 0,
+        ecn: bool = False,
+    ) -> None:
+        """Send a TCP or UDP frame whose checksum, and segmentation, is left to the device.
+
+        Args:
+            frame: complete, over IPv4 or IPv6, up to 64 KiB.
+            queue: pair number of the transmitq.
+            gso_size: payload bytes of each segment; 0: do not segment.
+            ecn: the burst carries CWR.
+
+        Raises:
+            UsageError: not such a frame, or a feature it takes was not negotiated.
+        """
+        ready = offload(bytes(frame), gso_size=gso_size, ecn=ecn)
+        if lacking := ready.needs & ~self.features:
+            raise UsageError(f"not negotiated: {','.join(feature_names(lacking))}")
+        await self.send(ready.frame, queue=queue, header=ready.header)
 
     async def flush(self, queue: int | None = None) -> None:
         """Wait until the device has given back every frame sent (on one queue, or on all)."""
-        self._running()
-        chosen = self._transmitters if queue is None else [self._transmitters[queue]]
+        every = self._checked().transmitters
+        chosen = every if queue is None else [every[queue]]
         for transmitter in chosen:
             await transmitter.flush()
 
@@ -311,46 +319,15 @@ class Driver:
 
         The pieces are writable and the caller's to lay out in `memory`.
         """
-        self._running().add(self.receiveqs[pair], pieces)
-        self.receiveqs[pair].publish()
+        running = self._checked()
+        running.receiver.add(running.receiveqs[pair], pieces)
+        running.receiveqs[pair].publish()
 
-    def _running(self) -> Receiver:
+    def _checked(self) -> Running:
         self._check_open()
-        if self._receiver is None:
-            raise UsageError("negotiate first")
-        return self._receiver
-
-    # --- queues -----------------------------------------------------------------------
-
-    @property
-    def memory(self) -> GuestMemory:
-        """The guest memory in use."""
-        if self._memory is None:
-            raise UsageError("negotiate first")
-        return self._memory
-
-    @property
-    def queues(self) -> tuple[DriverQueue, ...]:
-        """Every queue that is set up, by virtqueue index."""
-        control = () if self.controlq is None else (self.controlq,)
-        both = zip(self.receiveqs, self.transmitqs, strict=True)
-        return (*(queue for pair in both for queue in pair), *control)
-
-    def statistics(self) -> tuple[QueueStatistics, ...]:
-        """Counters of every queue, by virtqueue index."""
-        return tuple(queue.statistics() for queue in self.queues)
+        return self.running
 
     # --- configuration space ----------------------------------------------------------
-
-    @property
-    def config(self) -> NetConfig:
-        """Configuration space as it was at negotiation or at the last change notification."""
-        return self._watch.config
-
-    @property
-    def needs_reset(self) -> bool:
-        """Whether DEVICE_NEEDS_RESET was set at the last change notification."""
-        return bool(self._watch.status & DeviceStatus.DEVICE_NEEDS_RESET)
 
     async def read_config(self) -> NetConfig:
         """Read configuration space afresh, in one consistent piece."""
@@ -372,7 +349,7 @@ class Driver:
             return
         self._closed = True
         try:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(*_GIVEN_UP):
                 await self.transport.set_status(DeviceStatus.RESET)
         finally:
             self._tear_down()

@@ -7,6 +7,7 @@
     ├── DeviceViolation   the device broke a rule of the standard
     ├── CommandError      the device answered a control command with ERR
     ├── NegotiationError  device and driver do not come together
+    ├── RefusedError      the back-end answered a message of the front-end with a failure
     └── UsageError        you (pyvnet.errors)
         └── RingFullError no descriptors or buffers free just now
 
@@ -46,6 +47,18 @@ class CommandError(PyvnetError):
     def __str__(self) -> str:
         name = command_name(self.ctrl_class, self.command)
         return f"the device answered {self.ack.name} to {name}"
+
+
+class RefusedError(PyvnetError):
+    """The vhost-user back-end refused a message and said so; the connection goes on.
+
+    Attributes:
+        request: the protocol's name of the message.
+    """
+
+    def __init__(self, request: str, why: str) -> None:
+        self.request = request
+        super().__init__(f"the back-end refused {request}: {why}")
 
 
 class RingFullError(UsageError):

@@ -126,6 +126,11 @@ class DriverQueue:
         self.failure = reason
         self.called.set()
 
+    def revive(self, reason: Exception) -> None:
+        """Take back what `fail` was told, if it was this."""
+        if self.failure is reason:
+            self.failure = None
+
     async def wait_for(self, attempt: Callable[[], _T | None]) -> _T:
         """Try until ``attempt`` gives something, sleeping until the device moves in between.
 

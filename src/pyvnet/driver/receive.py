@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.driver.errors import DeviceViolation
+from pyvnet.driver.header_rules import GUEST_GSO, OffloadSwitch
 from pyvnet.driver.ring_split import cut_buffer
 from pyvnet.spec.features import Feature
-from pyvnet.spec.net_hdr import GsoType, HdrFlag, NetHdr, header_size
-from pyvnet.spec.rss import HashReport
+from pyvnet.spec.net_hdr import NetHdr, header_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,24 +34,6 @@ if TYPE_CHECKING:
     from pyvnet.driver.memory import GuestMemory
     from pyvnet.driver.queue import DriverQueue
     from pyvnet.driver.ring_split import Buffer, Used
-
-GSO_ECN: Final = 0x80
-
-# Guest offloads and the gso_type each allows the device to hand over (NET-RX-07).
-_GSO_BY_FEATURE: Final = {
-    Feature.GUEST_TSO4: GsoType.TCPV4,
-    Feature.GUEST_TSO6: GsoType.TCPV6,
-    Feature.GUEST_UFO: GsoType.UDP,
-    Feature.GUEST_USO4: GsoType.UDP_L4,
-    Feature.GUEST_USO6: GsoType.UDP_L4,
-}
-GUEST_GSO: Final = (
-    Feature.GUEST_TSO4
-    | Feature.GUEST_TSO6
-    | Feature.GUEST_UFO
-    | Feature.GUEST_USO4
-    | Feature.GUEST_USO6
-)
 
 # "Setting Up Receive Buffers": 65550 bytes of frame with a guest GSO feature, 1514 without,
 # and as little as the header if buffers merge.
@@ -114,40 +97,6 @@ def default_buffer_size(features: Feature) -> int:
     return _PLAIN_BUFFER
 
 
-class HeaderRules:
-    """Which headers a device may put in front of a frame, by negotiated features."""
-
-    def __init__(self, features: Feature) -> None:
-        flags = HdrFlag.NONE
-        if features & Feature.GUEST_CSUM:
-            flags = HdrFlag.NEEDS_CSUM | HdrFlag.DATA_VALID
-        if features & Feature.RSC_EXT:
-            flags |= HdrFlag.RSC_INFO
-        self._flags = int(flags)
-        allowed = {gso for bit, gso in _GSO_BY_FEATURE.items() if features & bit}
-        self._gso = frozenset({int(GsoType.NONE), *map(int, allowed)})
-        self._ecn = bool(features & Feature.GUEST_ECN)
-
-    def check(self, header: NetHdr) -> str | None:
-        """What is wrong with a header, in words; None if nothing is."""
-        if not (header.flags or header.gso_type or header.padding_reserved):
-            if header.hash_report <= HashReport.UDPV6_EX:
-                return None
-            return f"hash_report is {header.hash_report} (NET-REP-03)"
-        gso = header.gso_type & ~GSO_ECN
-        tcp = gso in {GsoType.TCPV4, GsoType.TCPV6}
-        verdicts = (
-            (header.flags & ~self._flags, "flags {0.flags:#x} were not negotiated (NET-RX-05)"),
-            (gso not in self._gso, "gso_type {0.gso_type:#x} was not negotiated (NET-RX-07)"),
-            (gso and not header.flags & HdrFlag.NEEDS_CSUM, "GSO without NEEDS_CSUM (NET-RX-12)"),
-            (gso and not header.gso_size, "GSO with gso_size 0 (NET-RX-12)"),
-            (header.gso_type & GSO_ECN and not (self._ecn and tcp), "ECN bit (NET-RX-10)"),
-            (header.hash_report > HashReport.UDPV6_EX, "hash_report {0.hash_report} (NET-REP-03)"),
-            (header.padding_reserved, "padding_reserved is {0.padding_reserved:#x}"),
-        )
-        return next((text.format(header) for wrong, text in verdicts if wrong), None)
-
-
 class Receiver:
     """All receiveqs of a driver.
 
@@ -174,7 +123,7 @@ class Receiver:
         self._queues = list(queues)
         self._header = header_size(features)
         self._mergeable = bool(features & Feature.MRG_RXBUF)
-        self._rules = HeaderRules(features)
+        self._rules = OffloadSwitch(features)
         self._size = buffer_size
         self._cuts = tuple(cuts)
         self._backlog = backlog
@@ -209,6 +158,26 @@ class Receiver:
         """Make `receive` raise once the backlog is empty."""
         self._failure = reason
         self._available.set()
+
+    def revive(self) -> None:
+        """Take back what `fail` was told, and look at every ring."""
+        self._failure = None
+        for queue in self._queues:
+            self._harvest(queue)
+
+    # --- offloads -------------------------------------------------------------------
+
+    def offloads_change(self, offloads: int) -> None:
+        """GUEST_OFFLOADS_SET is about to be sent with this mask."""
+        self._rules.begin(offloads)
+
+    def offloads_changed(self, *, obeyed: bool) -> None:
+        """It was answered; what is in the rings by now may still be from before."""
+        visible = {}
+        for queue in self._queues:
+            with suppress(DeviceViolation):  # found again, and reported, by the next look
+                visible[queue.index] = queue.ring.ready()
+        self._rules.end(obeyed=obeyed, visible=visible)
 
     # --- frames out -----------------------------------------------------------------
 
@@ -288,7 +257,7 @@ class Receiver:
         header = NetHdr.unpack(data, self._header)
         data = data[self._header :]
         lengths: tuple[int, ...] = (used.length,)
-        wrong = self._rules.check(header)
+        wrong = None
         if header.num_buffers != 1:
             if self._mergeable and header.num_buffers:
                 data, lengths, brimful = self._merge(queue, header.num_buffers, data, used)
@@ -296,6 +265,8 @@ class Receiver:
                     wrong = f"merged buffers were filled with {lengths} bytes (NET-RX-02)"
             else:
                 wrong = f"num_buffers is {header.num_buffers} (NET-RX-01)"
+        judged = self._rules.check(header, data, queue.index, len(lengths))
+        wrong = wrong or judged
         if wrong is None:
             self._frames.append(Frame(data, pair, header, lengths))
         else:
