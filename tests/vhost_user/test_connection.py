@@ -238,6 +238,33 @@ async def test_a_front_end_that_reads_no_answers_is_not_read_from_either() -> No
             assert len(await peer.read()) == 8
 
 
+@pytest.mark.requirement("VIO-STAT-02", "U-59")
+async def test_a_driver_that_is_reset_after_a_ring_broke_begins_anew() -> None:
+    """All rings disabled, features again: what a front-end does that has no other reset."""
+    features = int(Feature.VERSION_1 | Feature.MRG_RXBUF)
+    async with served(pairs=1) as here:
+        peer, _ = here.connect()
+        memory = memory_fd()
+        await peer.negotiate(here.device, features)
+        await peer.start(memory, 0, 1)
+        await peer.ask(Request.GET_FEATURES)
+        os.pwrite(memory, struct.pack("<HH", 0, 999), 0x4000 + 0x1000)  # transmitq: far too far
+        kick = event_fd()
+        os.eventfd_write(kick, 1)
+        await peer.send(Request.SET_VRING_KICK, pack_u64(1), [kick])
+        async with asyncio.timeout(DEADLINE):
+            while not unpack_u64(await peer.ask(Request.GET_STATUS)) & 0x40:
+                pass
+        os.pwrite(memory, bytes(4), 0x4000 + 0x1000)
+        for index in (1, 0):
+            await peer.send(Request.SET_VRING_ENABLE, VringState(index, 0).pack())
+        await peer.negotiate(here.device, features)
+        await peer.start(memory, 0, 1)
+        assert unpack_u64(await peer.ask(Request.GET_STATUS)) == 0
+        assert {ring["running"] for ring in here.backend.status()["vrings"]} == {True}
+        os.close(memory)
+
+
 async def test_link_changes_reach_the_front_end_once_a_ring_runs() -> None:
     features = Feature.VERSION_1 | Feature.STATUS
     async with served(pairs=1, features=features) as here:

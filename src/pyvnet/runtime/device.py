@@ -16,7 +16,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from pyvnet.datapath.engine import Engine, MemoryLost, PortGone, QueueState, RingBroken
+from pyvnet.datapath.engine import Engine, MemoryLost, PortGone, RingBroken
 from pyvnet.datapath.memory import GuestMemory
 from pyvnet.datapath.native import DEFAULT, Native
 from pyvnet.datapath.policy import Policy
@@ -37,7 +37,7 @@ from pyvnet.driver.driver import Driver
 from pyvnet.errors import DriverError, FrontendError, HostError, PyvnetError, UsageError
 from pyvnet.runtime import report
 from pyvnet.runtime.control import ControlQueue
-from pyvnet.spec.features import Feature
+from pyvnet.runtime.rings import Rings
 from pyvnet.spec.net_hdr import HDR_V1_SIZE
 from pyvnet.transport.inproc import InProcessTransport
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pyvnet.device.state import DeviceState
     from pyvnet.device.transition import ControlTransition, Transition
     from pyvnet.netdev import NetDevice
+    from pyvnet.spec.features import Feature
     from pyvnet.spec.transport import MemoryRegion, QueueSetup
     from pyvnet.transport.base import DeviceUser
 
@@ -101,9 +102,8 @@ class Device:
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._user: DeviceUser | None = None
-        self._controlq: int | None = None  # its index in the layout of the rings that run
         self._control = ControlQueue(self._execute, self._malformed_command)
-        self._running: set[int] = set()
+        self._open_rings: Rings | None = None
 
     # Life.
 
@@ -122,6 +122,7 @@ class Device:
         except BaseException:
             self._netdev.close()
             raise
+        self._open_rings = Rings(self._engine, self._control)
         self._loop.add_reader(self._engine.event_fd, self._on_engine_event)
         return self
 
@@ -139,7 +140,7 @@ class Device:
         if self._engine is not None and self._loop is not None:
             self._loop.remove_reader(self._engine.event_fd)
             self._engine.close()
-            self._engine = None
+            self._engine = self._open_rings = None
             self._netdev.close()
 
     @property
@@ -148,6 +149,12 @@ class Device:
         if self._engine is None:
             raise UsageError("the device is not open: use it in `async with`")
         return self._engine
+
+    @property
+    def _rings(self) -> Rings:
+        if self._open_rings is None:
+            raise UsageError("the device is not open: use it in `async with`")
+        return self._open_rings
 
     @property
     def device(self) -> VirtioNetDevice:
@@ -232,7 +239,7 @@ class Device:
 
     def stop_queue(self, index: int) -> tuple[int, int]:
         """Stop a ring; returns where to resume it."""
-        state = self._stop(index)
+        state = self._rings.stop(index)
         self.perform(self._device.stop_queue(index))
         return state.avail_base, state.used_base
 
@@ -242,18 +249,15 @@ class Device:
 
     def move_queue(self, index: int, desc_table: int, avail_ring: int, used_ring: int) -> None:
         """Give a running ring other addresses."""
-        self.engine.move_queue(self._engine_index(index), desc_table, avail_ring, used_ring)
+        self._rings.move(index, desc_table, avail_ring, used_ring)
 
     def replace_kick(self, index: int, kick_fd: int) -> None:
         """Give a running ring another kick fd."""
-        if index == self._controlq:
-            self._control.watch(kick_fd)
-        else:
-            self.engine.set_kick(index, kick_fd)
+        self._rings.replace_kick(index, kick_fd)
 
     def replace_calls(self, index: int, call_fd: int, err_fd: int) -> None:
         """Give a running ring other call and err fds."""
-        self.engine.set_calls(self._engine_index(index), call_fd=call_fd, err_fd=err_fd)
+        self._rings.replace_calls(index, call_fd, err_fd)
 
     def send_to_port(self, frame: bytes) -> None:
         """Send one frame to the host's side of the wire."""
@@ -284,7 +288,7 @@ class Device:
 
     def pause(self) -> DeviceState:
         """Stop the rings and return the whole device state, positions included."""
-        states = {index: self._stop(index) for index in sorted(self._running)}
+        states = self._rings.stop_all()
         positions = {index: (s.avail_base, s.used_base) for index, s in states.items()}
         self.perform(self._device.record_queue_positions(positions))
         return self._device.state
@@ -308,21 +312,18 @@ class Device:
                 with Policy.compile(policy, self._native) as compiled:
                     self.engine.set_policy(compiled)
             case Activate(features, queues, controlq):
-                self._controlq = controlq
+                self._rings.lay_out(controlq)
                 return [queue.index for queue in queues if not self._try_start(queue, features)]
             case Deactivate():
-                for index in sorted(self._running):
-                    self._stop(index)
+                if self._open_rings is not None:
+                    self._open_rings.stop_all()
             case StartQueue(queue, features, controlq, enabled):
-                self._controlq = controlq
-                self._start(queue, features, enabled=enabled)
+                self._rings.lay_out(controlq)
+                self._rings.start(queue, features, enabled=enabled)
             case StopQueue(index):
-                self._stop(index)
+                self._rings.stop(index)
             case EnableQueue(index, enabled):
-                if index == self._controlq:
-                    self._control.enable(on=enabled)
-                elif index in self._running:
-                    self.engine.enable_queue(index, on=enabled)
+                self._rings.enable(index, on=enabled)
             case ConfigChanged():
                 if self._user is not None:
                     self._user.config_changed()
@@ -330,36 +331,11 @@ class Device:
 
     def _try_start(self, queue: ActiveQueue, features: Feature) -> bool:
         try:
-            self._start(queue, features, enabled=queue.enabled)
+            self._rings.start(queue, features, enabled=queue.enabled)
         except (DriverError, FrontendError, HostError) as error:
             _log.warning("virtqueue %d does not start: %s", queue.index, error)
             return False
         return True
-
-    def _start(self, queue: ActiveQueue, features: Feature, *, enabled: bool) -> None:
-        self.engine.start_queue(
-            queue.setup(self._engine_index(queue.index)),
-            event_idx=bool(features & Feature.EVENT_IDX),
-            indirect=bool(features & Feature.INDIRECT_DESC),
-            enabled=enabled,
-        )
-        self._running.add(queue.index)
-        if queue.index == self._controlq:
-            try:
-                self._control.start(self.engine, queue.kick_fd, enabled=enabled)
-            except FrontendError:
-                self._stop(queue.index)
-                raise
-
-    def _stop(self, index: int) -> QueueState:
-        if index == self._controlq:
-            self._control.stop()
-        self._running.discard(index)
-        return self.engine.stop_queue(self._engine_index(index))
-
-    def _engine_index(self, index: int) -> int:
-        """The engine keeps the controlq behind all pairs, whatever was negotiated."""
-        return 2 * self._pairs if index == self._controlq else index
 
     # Control commands.
 
@@ -385,10 +361,9 @@ class Device:
         while self._engine is not None and (event := self._engine.next_event()) is not None:
             match event:
                 case RingBroken(index, reason):
-                    if index == 2 * self._pairs and self._controlq is not None:
-                        index = self._controlq
-                    _log.warning("virtqueue %d broke: %s", index, reason.name)
-                    self.perform(self._device.ring_broken(index))
+                    ring = self._rings.index_of(index)
+                    _log.warning("virtqueue %d broke: %s", ring, reason.name)
+                    self.perform(self._device.ring_broken(ring))
                 case MemoryLost():
                     _log.warning("guest memory went away under its mapping")
                     if self._user is not None:
