@@ -50,6 +50,19 @@ def test_which_queue(tmp_path: Path) -> None:
     assert lines[4] == "UDPv4 2, TCPv4 1, no hash 1"
 
 
+@pytest.mark.requirement("NET-FLT-12", "NET-VLAN-02", "NET-VLAN-03")
+def test_who_gets_through() -> None:
+    assert run("who_gets_through.py").splitlines() == [
+        "to another host: dropped",
+        "broadcast: arrives",
+        "to a group subscribed to: arrives",
+        "to another group: dropped",
+        "own address, VLAN 7: arrives",
+        "own address, VLAN 8: dropped",
+        "own address: arrives",
+    ]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_is_under_60_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 60
