@@ -26,6 +26,9 @@ C_FLAGS := -std=gnu11 -pthread -Inative/include -Inative/src
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Werror
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
+# The kernel and modules of the guest that QEMU runs.
+GUEST_KERNEL := build/guest/vmlinuz
+
 # One build at a time per tree, whoever calls make.
 LOCKED := flock build/.lock
 
@@ -81,10 +84,14 @@ native-debug: $(call VARIANT,debug) ## the extension without optimisation
 demo: setup ## guest-free proof on real input
 	$(VENV)/bin/pyvnet demo
 
-# Debian packages the tests call: ip(8).
+# Debian packages the tests call: ip(8), testpmd, QEMU and what its guest is made of.
 .PHONY: test-needs
-test-needs:
-	@tools/need.sh iproute2=ip
+test-needs: $(GUEST_KERNEL)
+	@tools/need.sh iproute2=ip dpdk-dev=dpdk-testpmd qemu-system-x86=qemu-system-x86_64 \
+		busybox-static=busybox
+
+$(GUEST_KERNEL): tools/guest_kernel.sh
+	tools/guest_kernel.sh $(@D)
 
 .PHONY: test
 test: setup native-hooks test-needs ## the whole suite but the soak
