@@ -202,6 +202,11 @@ class Conversation:
             self.kick(index)
             self.enable(index)
 
+    def take_out_memory_of(self, index: int) -> None:
+        """Describe a started ring anew, where there is no memory."""
+        at = UVA + SIZE
+        self.send(Request.SET_VRING_ADDR, VringAddress(index, 0, at, at, at).pack())
+
     def ready(self, **options: Any) -> None:
         self.negotiate(**options)
         self.give_memory()

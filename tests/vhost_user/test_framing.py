@@ -88,6 +88,16 @@ def test_a_header_nothing_can_be_made_of(flags: int, size: int, what: str) -> No
         front.raw(struct.pack("=III", Request.GET_FEATURES, flags, size), [event_fd()])
 
 
+@pytest.mark.parametrize("at", [1, 11, 12, 19])
+@pytest.mark.requirement("CVE-2020-10717")
+def test_fds_come_with_the_first_byte_or_not_at_all(front: Conversation, at: int) -> None:
+    """Else a message of many pieces could bring more than the process may hold."""
+    data = message(Request.SET_VRING_CALL, pack_u64(0))
+    assert front.raw(data[:at]) == b""
+    with pytest.raises(FrontendError, match="in the middle of a message"):
+        front.raw(data[at:], [event_fd()])
+
+
 def test_flags_nobody_defined_are_ignored(front: Conversation) -> None:
     assert front.raw(struct.pack("=III", Request.GET_FEATURES, 0xFFFFFFF1, 0))
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pty
 
 import pytest
 
@@ -21,7 +22,9 @@ from tests.vhost_user.support import (
     SIZE,
     UVA,
     Conversation,
+    RefusalError,
     event_fd,
+    memory_fd,
     refused,
 )
 
@@ -76,6 +79,34 @@ def test_fds_and_the_flag_for_none_must_agree(
     front.ready()
     front.describe(0)
     refused(front, request_id, pack_u64(flag), fds=fds)
+
+
+def odd_fd(kind: str) -> int:
+    match kind:
+        case "regular file":
+            return memory_fd()
+        case "directory":
+            return os.open("/", os.O_RDONLY)
+        case "device":
+            return os.open(os.devnull, os.O_RDWR)
+        case _:
+            ours, theirs = pty.openpty()
+            os.close(theirs)
+            return ours
+
+
+@pytest.mark.parametrize("kind", ["regular file", "directory", "device", "terminal"])
+@pytest.mark.parametrize(
+    "request_id", [Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR]
+)
+def test_an_fd_that_tells_nobody_anything(front: Conversation, request_id: int, kind: str) -> None:
+    """Reading or writing one of these could wait for as long as its owner likes."""
+    front.ready()
+    front.describe(0)
+    front.took()
+    with pytest.raises(RefusalError, match="neither an eventfd, a socket nor a pipe"):
+        front.send(request_id, pack_u64(0), [odd_fd(kind)], need_reply=True)
+    assert front.took() == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 256, 1024, 32768])

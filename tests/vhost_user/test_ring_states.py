@@ -42,6 +42,8 @@ def test_enabled_before_it_is_started(front: Conversation) -> None:
 @pytest.mark.requirement("U-42")
 def test_a_ring_explicitly_disabled_runs_and_throws_away(front: Conversation) -> None:
     front.ready()
+    front.start(0)
+    front.took()
     front.describe(1)
     front.kick(1)
     front.enable(1, on=False)
@@ -124,6 +126,19 @@ def test_status_is_taken_back_if_a_ring_cannot_start(front: Conversation) -> Non
     assert front.ask(Request.GET_STATUS) == 11
 
 
+@pytest.mark.requirement("VIO-STAT-01")
+def test_no_ring_runs_if_one_cannot_start_with_driver_ok(front: Conversation) -> None:
+    front.ready()
+    front.tell(Request.SET_STATUS, 11)
+    front.start(0, 1)
+    front.take_out_memory_of(1)
+    front.took()
+    with pytest.raises(FrontendError, match="vring 1"):
+        front.tell(Request.SET_STATUS, 15)
+    assert [type(action) for action in front.took()[-2:]] == [actions.StartRing, actions.StopRing]
+    assert not front.state.ring(0).running
+
+
 def test_a_ring_without_kick_fd_starts_at_once(front: Conversation) -> None:
     front.ready()
     front.describe(0)
@@ -183,12 +198,7 @@ class TestWhatMayHaveBeenAReset:
             front.enable(index, on=False)
         front.took()
         front.tell(Request.SET_FEATURES, int(OFFER) | F_PROTOCOL_FEATURES)
-        assert front.took() == [
-            actions.StopRing(0),
-            actions.StopRing(1),
-            actions.StopRing(CONTROLQ),
-            actions.Negotiate(int(OFFER)),
-        ]
+        assert front.took() == [actions.Negotiate(int(OFFER))]
         self.resumes(front, base)
 
     def test_status_zero(self, front: Conversation, base: int) -> None:
@@ -224,6 +234,44 @@ class TestWhatMayHaveBeenAReset:
         front.enable(0)
         kinds = [type(action) for action in front.took()]
         assert kinds == ([] if base else [actions.BeginAnew]) + [actions.StartRing]
+
+
+@pytest.mark.requirement("U-59", "VIO-RST-02")
+def test_once_every_ring_is_disabled_none_is_looked_at(front: Conversation) -> None:
+    """A driver may free its rings then without another word, so they are not even drained."""
+    front.ready()
+    front.start(0, 1)
+    front.positions = {0: 7, 1: 9}
+    front.took()
+    front.enable(1, on=False)
+    front.enable(0, on=False)
+    stops = [actions.StopRing(0), actions.StopRing(1)]
+    assert front.took() == [
+        actions.EnableRing(1, enabled=False),
+        actions.EnableRing(0, enabled=False),
+        *stops,
+    ]
+    front.enable(1, on=False)
+    assert front.took() == []
+    # It was none: both go on where they stood, the one still disabled too.
+    front.enable(0)
+    again = [action for action in front.took() if isinstance(action, actions.StartRing)]
+    assert [(a.setup.index, a.setup.avail_base, a.enabled) for a in again] == [
+        (0, 7, True),
+        (1, 9, False),
+    ]
+
+
+def test_rings_that_cannot_go_on_leave_all_of_them_disabled(front: Conversation) -> None:
+    front.ready()
+    front.start(0, 1)
+    front.enable(1, on=False)
+    front.enable(0, on=False)
+    front.fails[actions.StartRing] = FrontendError("outside guest memory")
+    with pytest.raises(FrontendError, match="outside guest memory"):
+        front.enable(0)
+    assert not any(ring.running for ring in front.state.in_order())
+    assert front.state.ring(0).enabled is False
 
 
 @pytest.mark.requirement("U-59")

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+# What an eventfd is to stat(2), a socket, a pipe.
+_NOTIFIERS = frozenset({0, stat.S_IFSOCK, stat.S_IFIFO})
 
 
 class Fd:
@@ -22,6 +27,15 @@ class Fd:
     def number(self) -> int:
         """The descriptor; -1 once closed or given away."""
         return self._number
+
+    @property
+    def notifies(self) -> bool:
+        """Whether it is of a kind that says things happened, and that we can use without waiting.
+
+        A file or a terminal may make its reader or writer wait as long as its
+        owner likes, however it is opened.
+        """
+        return stat.S_IFMT(os.fstat(self._number).st_mode) in _NOTIFIERS
 
     def take(self) -> int:
         """Give the descriptor away: the caller closes it."""

@@ -143,6 +143,8 @@ def reset_device(state: SessionState, _message: Message) -> Steps:
     """The one unambiguous reset."""
     yield from _forget_rings(state)
     yield ResetDevice()
+    for ring in state.rings.values():
+        ring.base = 0
     state.features = None
     state.status, state.status_used = 0, False
     state.arm_reset()

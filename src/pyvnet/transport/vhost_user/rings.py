@@ -61,8 +61,10 @@ def _translated(
 
 def activate(state: SessionState, ring: Vring) -> SubSteps:
     """Let a ring run if everything it waits for is there; raises for one that cannot."""
-    enabled = ring.enabled if state.rings_wait_for_enable else True
-    if ring.running or not ring.started or enabled is None or not state.driver_may_run:
+    enabled = _enabled(state, ring)
+    if ring.running or not ring.started or enabled is None:
+        return
+    if not state.driver_may_run or all_disabled(state):
         return
     desc_table, avail_ring, used_ring = guest_addresses(state, ring)
     yield from decide(state, ring)
@@ -82,10 +84,20 @@ def activate(state: SessionState, ring: Vring) -> SubSteps:
     ring.running = True
 
 
+def _enabled(state: SessionState, ring: Vring) -> bool | None:
+    return ring.enabled if state.rings_wait_for_enable else True
+
+
 def activate_all(state: SessionState) -> SubSteps:
-    """Let every ring run that now can."""
-    for ring in state.in_order():
-        yield from activate(state, ring)
+    """Let every ring run that now can, or, if one of them cannot, none of them."""
+    waiting = [ring for ring in state.in_order() if not ring.running]
+    try:
+        for ring in waiting:
+            yield from activate(state, ring)
+    except PyvnetError:
+        for ring in waiting:
+            yield from halt(ring)
+        raise
 
 
 def halt(ring: Vring) -> SubSteps:
@@ -189,7 +201,11 @@ def _fd_message(state: SessionState, message: Message) -> tuple[Vring, Fd | None
     ring = state.ring(told & VRING_INDEX_MASK)
     if bool(told & VRING_NO_FD) == bool(message.fds):
         raise FrontendError(f"{message.name} with {len(message.fds)} fds")
-    return ring, message.fds[0] if message.fds else None
+    if not message.fds:
+        return ring, None
+    if not message.fds[0].notifies:
+        raise FrontendError(f"{message.name}: neither an eventfd, a socket nor a pipe")
+    return ring, message.fds[0]
 
 
 def set_vring_kick(state: SessionState, message: Message) -> Steps:
@@ -248,23 +264,35 @@ def set_vring_enable(state: SessionState, message: Message) -> Steps:
     ring = state.ring(told.index)
     if told.num > 1:
         raise FrontendError(f"vring {ring.index}: enable {told.num}")
-    before = ring.enabled
+    before = ring.enabled, ring.disabled_since_start
     enabled = bool(told.num)
-    if ring.running and before is not enabled:
+    if ring.running and ring.enabled is not enabled:
         yield EnableRing(ring.index, enabled)
+    was_on = ring.disabled_since_start or bool(_enabled(state, ring))
+    ring.disabled_since_start = ring.started and was_on and not enabled
     ring.enabled = enabled
     try:
-        yield from activate(state, ring)
+        yield from activate_all(state)
     except PyvnetError:
-        ring.enabled = before
+        ring.enabled, ring.disabled_since_start = before
         raise
-    ring.disabled_since_start = ring.started and not enabled
     if not enabled and all_disabled(state):
-        state.arm_reset()
+        yield from _park(state)
     return None
 
 
+def _park(state: SessionState) -> SubSteps:
+    """Every ring was disabled: a reset, maybe, by a driver that frees its rings without a word.
+
+    So none is looked at any more, not even to throw away what is sent, until one
+    of them is enabled again.
+    """
+    state.arm_reset()
+    for ring in state.in_order():
+        yield from halt(ring)
+
+
 def all_disabled(state: SessionState) -> bool:
-    """Whether every started ring, and there is one, was disabled since it started."""
+    """Whether every started ring, and there is one, was switched off since it started."""
     started = [ring for ring in state.rings.values() if ring.started]
     return bool(started) and all(ring.disabled_since_start for ring in started)

@@ -82,8 +82,12 @@ class Session:
         The fds change hands at once.  Raises FrontendError when the stream
         cannot be made sense of; the conversation is over then.
         """
+        begun = bool(self._input)
         self._fds += map(Fd, fds)
         self._input += data
+        if fds and begun:
+            # Else their number would be bounded by nothing but the message's length.
+            raise FrontendError("file descriptors in the middle of a message")
         if len(self._input) < HEADER.size:
             return None
         header = self._header()

@@ -8,7 +8,7 @@ Theory of operation
     Until that word (SET_VRING_ENABLE) nothing is taken from the ring, so a kick
     that came earlier is not lost: starting looks at the ring.  A ring that was
     explicitly disabled runs all the same, and what the driver sends on it is
-    thrown away (U-42).
+    thrown away (U-42), until all of them are: then none runs.
 
     A reset of the driver has no message of its own.  Things that may be one arm
     it (U-59); ``rings.decide`` settles it at the next start.
