@@ -8,16 +8,17 @@ the codecs under test.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyvnet.device.device import DEFAULT_OFFER, DeviceSettings, Transition, VirtioNetDevice
+from pyvnet.device.device import DeviceSettings, Transition, VirtioNetDevice
 from pyvnet.device.effects import SetPolicy
+from pyvnet.device.settings import NEXT_OFFER
+from pyvnet.spec.features import Feature
 from pyvnet.spec.transport import QueueSetup
 
 if TYPE_CHECKING:
     from pyvnet.device.device import ControlTransition
     from pyvnet.device.steering import Policy
-    from pyvnet.spec.features import Feature
 
 T = TypeVar("T", bound=Transition)
 
@@ -25,19 +26,23 @@ MAC = bytes.fromhex("525400c0ffee")
 KEY = bytes(range(1, 41))
 OK, ERR = b"\0", b"\1"
 PAIRS = 4
+OFFER = NEXT_OFFER
 
 
 def device(
     pairs: int = PAIRS,
     *,
-    offered: Feature = DEFAULT_OFFER,
+    offered: Feature = OFFER,
     compat: str = "",
     relaxed: bool = False,
+    **settings: Any,
 ) -> VirtioNetDevice:
     """A device no driver has touched."""
     switches = frozenset(compat.split())
     return VirtioNetDevice(
-        DeviceSettings(pairs, MAC, offered, compat=switches, relaxed_dependencies=relaxed)
+        DeviceSettings(
+            pairs, MAC, offered, compat=switches, relaxed_dependencies=relaxed, **settings
+        )
     )
 
 
@@ -62,7 +67,7 @@ def negotiate(target: VirtioNetDevice, features: int) -> None:
     commit(target, target.write_status(11))
 
 
-def start(target: VirtioNetDevice, features: int = int(DEFAULT_OFFER)) -> Transition:
+def start(target: VirtioNetDevice, features: int = int(OFFER)) -> Transition:
     """Negotiate, set up every queue of the layout, and go to DRIVER_OK."""
     negotiate(target, features)
     for index in range(target.queue_count):
@@ -71,17 +76,17 @@ def start(target: VirtioNetDevice, features: int = int(DEFAULT_OFFER)) -> Transi
 
 
 def running(
-    features: int = int(DEFAULT_OFFER), pairs: int = PAIRS, *, compat: str = ""
+    features: int = int(OFFER), pairs: int = PAIRS, *, compat: str = "", **settings: Any
 ) -> VirtioNetDevice:
     """A device at DRIVER_OK."""
-    target = device(pairs, compat=compat)
+    target = device(pairs, compat=compat, **settings)
     start(target, features)
     return target
 
 
 def without(*dropped: Feature) -> int:
-    """The default offer less some bits."""
-    return int(DEFAULT_OFFER) & ~sum(int(bit) for bit in dropped)
+    """The offer less some bits."""
+    return int(OFFER) & ~sum(int(bit) for bit in dropped)
 
 
 def send(target: VirtioNetDevice, request: bytes, writable: int = 1) -> ControlTransition:
@@ -119,6 +124,83 @@ def hash_config(
 ) -> bytes:
     length = len(key) if key_length is None else key_length
     return struct.pack("<BBI4HB", 4, 2, types, *reserved, length) + key
+
+
+def rx_mode(command: int, value: int) -> bytes:
+    return bytes([0, command, value])
+
+
+def mac_table(
+    unicast: tuple[bytes, ...] = (),
+    multicast: tuple[bytes, ...] = (),
+    *,
+    counts: tuple[int, int] | None = None,
+) -> bytes:
+    first, second = counts or (len(unicast), len(multicast))
+    tables = struct.pack("<I", first), *unicast, struct.pack("<I", second), *multicast
+    return b"\1\0" + b"".join(tables)
+
+
+def mac_address(address: bytes) -> bytes:
+    return b"\1\1" + address
+
+
+def vlan_add(vid: int) -> bytes:
+    return struct.pack("<BBH", 2, 0, vid)
+
+
+def vlan_delete(vid: int) -> bytes:
+    return struct.pack("<BBH", 2, 1, vid)
+
+
+def guest_offloads(mask: int) -> bytes:
+    return struct.pack("<BBQ", 5, 0, mask)
+
+
+def station(number: int) -> bytes:
+    """A unicast address of its own."""
+    return b"\2\xaa" + struct.pack(">I", number)
+
+
+def group(number: int) -> bytes:
+    """A multicast address of its own."""
+    return b"\x33\x33" + struct.pack(">I", number)
+
+
+ANNOUNCE_ACK = b"\3\0"
+
+# One good command of each kind that changes something, and the feature it needs.
+COMMANDS: dict[str, tuple[bytes, Feature]] = {
+    "RX_PROMISC": (rx_mode(0, 0), Feature.CTRL_RX),
+    "RX_ALLMULTI": (rx_mode(1, 1), Feature.CTRL_RX),
+    "RX_ALLUNI": (rx_mode(2, 1), Feature.CTRL_RX_EXTRA),
+    "RX_NOMULTI": (rx_mode(3, 1), Feature.CTRL_RX_EXTRA),
+    "RX_NOUNI": (rx_mode(4, 1), Feature.CTRL_RX_EXTRA),
+    "RX_NOBCAST": (rx_mode(5, 1), Feature.CTRL_RX_EXTRA),
+    "MAC_TABLE_SET": (mac_table((station(1), station(2)), (group(1),)), Feature.CTRL_RX),
+    "MAC_ADDR_SET": (mac_address(station(9)), Feature.CTRL_MAC_ADDR),
+    "VLAN_ADD": (vlan_add(7), Feature.CTRL_VLAN),
+    "VLAN_DEL": (vlan_delete(100), Feature.CTRL_VLAN),
+    "ANNOUNCE_ACK": (ANNOUNCE_ACK, Feature.GUEST_ANNOUNCE),
+    "VQ_PAIRS_SET": (vq_pairs(2), Feature.MQ),
+    "RSS_CONFIG": (rss(), Feature.RSS),
+    "HASH_CONFIG": (hash_config(), Feature.HASH_REPORT),
+    "GUEST_OFFLOADS_SET": (guest_offloads(2), Feature.CTRL_GUEST_OFFLOADS),
+}
+
+
+def touched(features: int = int(OFFER), **settings: Any) -> VirtioNetDevice:
+    """A running device on which each command of ``COMMANDS`` changes something."""
+    target = running(features, **settings)
+    commit(target, target.announce())
+    for request in (hash_config(1, b"\7" * 40), vlan_add(100), mac_table((station(3),))):
+        target.commit(target.control(request, 1))
+    return target
+
+
+def begin_anew(target: VirtioNetDevice) -> Transition:
+    """A front-end found that its driver began anew."""
+    return commit(target, target.begin_anew())
 
 
 def new_policy(transition: Transition) -> Policy:
