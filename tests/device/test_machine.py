@@ -138,6 +138,19 @@ class FrontEnd(Machine):
             (self.model.off.discard if enabled else self.model.off.add)(index)
 
     @precondition(served)
+    @rule(steps=st.lists(st.tuples(st.integers(0, 2 * PAIRS), st.integers(0, 3)), max_size=12))
+    def switch_rings(self, steps: list[tuple[int, int]]) -> None:
+        """Several at once, so that most runs see all that rings can do to one another."""
+        for index, step in steps:
+            if step == 0:
+                self.stop_queue(index)
+            elif step == 1:
+                self.start_queue(index, 256, enabled=index % 2 == 0)
+            else:
+                self.enable_queue(index, enabled=step == 2)
+            self.world_is_what_the_model_says()
+
+    @precondition(served)
     @rule()
     def begin_anew(self) -> None:
         self.do(self.device.begin_anew())
