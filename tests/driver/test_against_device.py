@@ -27,11 +27,13 @@ from pyvnet.spec.ctrl import Ack
 from pyvnet.spec.features import NO_FEATURES
 from pyvnet.spec.rss import ALL_HASH_TYPES, VERIFICATION_KEY
 from pyvnet.testing.frames import Ipv4, Ipv6, build, tcp, udp
+from tests.driver.ways import connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from pyvnet.driver.ring_split import Chain
+    from tests.driver.ways import Way
 
 REPORT = Feature.CTRL_VQ | Feature.RSS | Feature.HASH_REPORT
 TABLE = (0, 1, 2, 3)
@@ -46,9 +48,9 @@ class Setting(NamedTuple):
 
 
 @asynccontextmanager
-async def running(memory: GuestMemory | None = None) -> AsyncIterator[Setting]:
+async def running(way: Way, memory: GuestMemory | None = None) -> AsyncIterator[Setting]:
     port = Pair(4)
-    async with Device(netdev=port) as device, device.driver(memory=memory) as drv:
+    async with Device(netdev=port) as device, connected(device, way, memory=memory) as drv:
         yield Setting(device, drv, port)
 
 
@@ -59,23 +61,26 @@ def flow(number: int, size: int = 60) -> bytes:
     return bytes(build(Ipv4("192.0.2.1", "192.0.2.2"), udp(2000 + number, 53, payload)))
 
 
-async def exchange(at: Setting, *, flows: int = 12, size: int = 60) -> None:
+async def exchange(
+    at: Setting, *, flows: int = 12, size: int = 60, table: tuple[int, ...] = TABLE
+) -> None:
     """Frames of some flows in, each judged by the reference, and one out on each queue."""
     sent = set()
     for number in range(flows):
         frame = flow(number, size)
-        at.port.wire(number % 4).send(frame)
+        at.port.wire(number % len(table)).send(frame)
         sent.add(frame)
     for _ in range(flows):
         got = await at.drv.receive(timeout=WITHIN)
         expected = classify(got.data, ALL_HASH_TYPES, VERIFICATION_KEY)
         assert (got.hash_value, got.hash_report) == (expected.value, expected.report)
-        assert got.queue == steer(expected, TABLE, 0)
+        assert got.queue == steer(expected, table, 0)
         sent.remove(got.data)
     assert not sent
     for pair in range(at.drv.pairs):
         await at.drv.send(flow(pair, size), queue=pair)
-        wired = await asyncio.wait_for(at.port.wire(pair).receive(), WITHIN)
+        wire = at.port.wire(pair % len(table))  # as many are attached as the table names
+        wired = await asyncio.wait_for(wire.receive(), WITHIN)
         assert wired.data == flow(pair, size)
     await asyncio.wait_for(at.drv.flush(), WITHIN)
 
@@ -84,8 +89,8 @@ async def exchange(at: Setting, *, flows: int = 12, size: int = 60) -> None:
 
 
 @pytest.mark.requirement("VIO-FEAT-02", "VIO-RST-01")
-async def test_everything_on_offer_is_taken_and_works() -> None:
-    async with running() as at:
+async def test_everything_on_offer_is_taken_and_works(way: Way) -> None:
+    async with running(way) as at:
         await at.drv.negotiate()
         assert at.drv.features & REPORT == REPORT
         assert (at.drv.pairs, at.drv.config.max_virtqueue_pairs) == (4, 4)
@@ -95,9 +100,9 @@ async def test_everything_on_offer_is_taken_and_works() -> None:
 
 @pytest.mark.requirement("VIO-FEAT-02")
 @pytest.mark.parametrize("features", [Feature.VERSION_1 | Feature.RSS, REPORT, Feature(1 << 44)])
-async def test_what_the_device_refuses_shows_in_features_ok(features: Feature) -> None:
+async def test_what_the_device_refuses_shows_in_features_ok(way: Way, features: Feature) -> None:
     """RSS without CTRL_VQ; no VERSION_1; a bit that was not offered."""
-    async with running() as at:
+    async with running(way) as at:
         with pytest.raises(NegotiationError, match="refused FEATURES_OK"):
             await at.drv.negotiate(features, verbatim=True)
         await at.drv.negotiate(REPORT)
@@ -106,9 +111,9 @@ async def test_what_the_device_refuses_shows_in_features_ok(features: Feature) -
 
 
 @pytest.mark.requirement("VIO-FEAT-04")
-async def test_the_same_device_again_and_again_with_other_choices() -> None:
+async def test_the_same_device_again_and_again_with_other_choices(way: Way) -> None:
     everything = REPORT | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.MRG_RXBUF
-    async with running() as at:
+    async with running(way) as at:
         for features, size in ((REPORT, 8), (NO_FEATURES, 1), (everything, 256), (REPORT, 32)):
             await at.drv.negotiate(features, queue_size=size)
             if features & Feature.RSS:
@@ -128,9 +133,9 @@ async def test_the_same_device_again_and_again_with_other_choices() -> None:
 @pytest.mark.parametrize("size", [None, 100])
 @pytest.mark.parametrize("cuts", [(), (1,), (19, 2)])
 async def test_frames_however_buffers_are_cut_and_merged(
-    event_idx: Feature, indirect: Feature, size: int | None, cuts: tuple[int, ...]
+    way: Way, event_idx: Feature, indirect: Feature, size: int | None, cuts: tuple[int, ...]
 ) -> None:
-    async with running() as at:
+    async with running(way) as at:
         await at.drv.negotiate(
             REPORT | Feature.MRG_RXBUF | event_idx | indirect,
             rx_buffer_size=size,
@@ -143,8 +148,8 @@ async def test_frames_however_buffers_are_cut_and_merged(
 
 @pytest.mark.requirement("VIO-SPL-01")
 @pytest.mark.parametrize("features", [REPORT, REPORT | Feature.INDIRECT_DESC])
-async def test_transmit_headers_cut_at_every_byte(features: Feature) -> None:
-    async with running() as at:
+async def test_transmit_headers_cut_at_every_byte(way: Way, features: Feature) -> None:
+    async with running(way) as at:
         await at.drv.negotiate(features)
         for cut in range(1, 40):
             await at.drv.send(flow(cut), cuts=(cut,))
@@ -165,9 +170,9 @@ async def test_transmit_headers_cut_at_every_byte(features: Feature) -> None:
         pytest.param(CtrlLayout((3, 100), direct_prefix=2), id="direct-then-indirect"),
     ],
 )
-async def test_a_command_in_any_layout(layout: CtrlLayout) -> None:
+async def test_a_command_in_any_layout(way: Way, layout: CtrlLayout) -> None:
     config = replace(RSS, indirection_table=TABLE * 32)
-    async with running() as at:
+    async with running(way) as at:
         await at.drv.negotiate(REPORT | Feature.INDIRECT_DESC)
         assert await at.drv.ctrl.raw(4, 1, config.pack(), layout=layout) is Ack.OK
         await exchange(at)
@@ -176,31 +181,33 @@ async def test_a_command_in_any_layout(layout: CtrlLayout) -> None:
         await exchange(at)
 
 
-async def test_memory_in_pieces() -> None:
+async def test_memory_in_pieces(way: Way) -> None:
     """Pages that touch, in reverse order in the file: every receive buffer lies across a border."""
-    base, size, pages = 0x1000_0000, 32 << 20, 48
+    base, size = 0x1000_0000, 32 << 20
+    # A memory table has eight regions, so few buffers, which one queue shall have all.
+    pages, table = (48, TABLE) if way == "inproc" else (7, (0,))
     main = RegionSpec(0x8000_0000, size, pages * PAGE_SIZE)
     small = [
         RegionSpec(base + i * PAGE_SIZE, PAGE_SIZE, (pages - 1 - i) * PAGE_SIZE)
         for i in range(pages)
     ]
     with GuestMemory([main, *small]) as memory:
-        async with running(memory) as at:
+        async with running(way, memory) as at:
             await at.drv.negotiate(REPORT, rx_buffers=0, queue_size=64)
-            await at.drv.ctrl.rss_config(RSS)
+            await at.drv.ctrl.rss_config(replace(RSS, indirection_table=table))
             for i in range(1, pages):
                 border = base + i * PAGE_SIZE
-                at.drv.add_receive_buffer(i % 4, [Buffer(border - 25, 2048, True)])
+                at.drv.add_receive_buffer(i % len(table), [Buffer(border - 25, 2048, True)])
             for _ in range(4):
-                await exchange(at, flows=8)
-                await exchange(at, flows=8, size=1500)
+                await exchange(at, flows=6, table=table)
+                await exchange(at, flows=6, table=table, size=1500)
 
 
 # --- stops and breaks ------------------------------------------------------------------
 
 
-async def test_a_queue_stopped_and_resumed_goes_on_where_it_stood() -> None:
-    async with running() as at:
+async def test_a_queue_stopped_and_resumed_goes_on_where_it_stood(way: Way) -> None:
+    async with running(way) as at:
         await at.drv.negotiate(REPORT | Feature.EVENT_IDX, queue_size=16)
         await at.drv.ctrl.rss_config(RSS)
         for _ in range(5):
@@ -250,8 +257,10 @@ def transmit_chain(at: Setting, frame: bytes) -> list[Buffer]:
 
 @pytest.mark.requirement("VIO-SPL-17", "VIO-STAT-02", "VIO-STAT-03")
 @pytest.mark.parametrize("name", BREAKS)
-async def test_a_chain_that_cannot_be_followed_ends_its_ring_and_no_other(name: str) -> None:
-    async with running() as at:
+async def test_a_chain_that_cannot_be_followed_ends_its_ring_and_no_other(
+    way: Way, name: str
+) -> None:
+    async with running(way) as at:
         await at.drv.negotiate(REPORT | Feature.INDIRECT_DESC)
         await at.drv.ctrl.rss_config(RSS)
         queue = at.drv.transmitqs[1]
@@ -271,8 +280,8 @@ async def test_a_chain_that_cannot_be_followed_ends_its_ring_and_no_other(name: 
 
 @pytest.mark.requirement("VIO-SPL-17", "VIO-SPL-05")
 @pytest.mark.parametrize("name", [*DROPS, *LEGAL])
-async def test_a_chain_that_is_merely_wrong_or_odd_comes_back(name: str) -> None:
-    async with running() as at:
+async def test_a_chain_that_is_merely_wrong_or_odd_comes_back(way: Way, name: str) -> None:
+    async with running(way) as at:
         await at.drv.negotiate(REPORT | Feature.INDIRECT_DESC, queue_size=8)
         await at.drv.ctrl.rss_config(RSS)
         queue = at.drv.transmitqs[1]
@@ -291,11 +300,11 @@ async def test_a_chain_that_is_merely_wrong_or_odd_comes_back(name: str) -> None
         await exchange(at)
 
 
-async def test_a_second_driver_waits_for_the_first() -> None:
-    async with running() as at:
-        await at.drv.negotiate(REPORT)
-        with pytest.raises(UsageError, match="has a driver already"):
-            at.device.driver()
-        await at.drv.aclose()
-        async with at.device.driver() as second:
+async def test_a_second_driver_waits_for_the_first(way: Way) -> None:
+    async with Device(netdev=Pair(4)) as device:
+        async with connected(device, way) as first:
+            await first.negotiate(REPORT)
+            with pytest.raises(UsageError, match="has a driver already"):
+                device.driver()
+        async with connected(device, way) as second:
             await second.negotiate(REPORT)

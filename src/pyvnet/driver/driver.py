@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, SupportsBytes
 from pyvnet.driver.config import ConfigWatch
 from pyvnet.driver.connect import Connecting, Target, opener
 from pyvnet.driver.control import DEFAULT_TIMEOUT as CONTROL_TIMEOUT
-from pyvnet.driver.errors import DeviceViolation, NegotiationError
+from pyvnet.driver.errors import DeviceViolation, NegotiationError, RefusedError
 from pyvnet.driver.frontend import VhostUserFrontend
 from pyvnet.driver.frontend_link import DEFAULT_TIMEOUT
 from pyvnet.driver.negotiation import choose_features
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pyvnet.spec.vhost_user import ProtocolFeature
 
 # What telling a device that it is given up may end in, and nobody needs to know.
-_GIVEN_UP: Final = (ConnectionError, TimeoutError)
+_GIVEN_UP: Final = (ConnectionError, TimeoutError, RefusedError)
 
 
 class Driver(View):

@@ -266,9 +266,11 @@ class VhostUserFrontend:
 
     async def set_status(self, status: int) -> None:
         """SET_STATUS and what goes with it: rings start with DRIVER_OK and end with 0."""
-        before, self._status = self._status, status
         if not status:
             await self._reset()
+        if self._refused:  # a device that does not take the features does not keep the bit
+            status &= ~DeviceStatus.FEATURES_OK
+        before, self._status = self._status, status
         starts = status & ~before & DeviceStatus.DRIVER_OK
         if starts:
             await self._start([ring for ring in self._rings.values() if not ring.started])
