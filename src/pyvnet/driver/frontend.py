@@ -96,6 +96,7 @@ class VhostUserFrontend:
         self._link: Link | None = None
         self._requests: BackendRequests | None = None
         self._memory = MemoryMap()
+        self._memory_sent = False  # on this connection
         self._rings: dict[int, Ring] = {}
         self._has_protocol_features = False
         self._features: int | None = None
@@ -115,6 +116,7 @@ class VhostUserFrontend:
         if self._config_change_fd < 0:
             self._config_change_fd = new_eventfd()
         self._link = Link(self._connect(), timeout=self._timeout, on_lost=self._lost)
+        self._memory_sent = False
         try:
             await self._agree()
         except BaseException:
@@ -193,6 +195,7 @@ class VhostUserFrontend:
         self._config_changed()
 
     async def _send_memory(self) -> None:
+        self._memory_sent = True
         table = self._memory.table
         if self.protocol_features & ProtocolFeature.CONFIGURE_MEM_SLOTS:
             for region, fd in table:
@@ -333,7 +336,8 @@ class VhostUserFrontend:
         if not 0 < len(regions) <= self.regions_max:
             raise UsageError(f"{len(regions)} regions; this back-end takes {self.regions_max}")
         change = self._memory.replace(regions)
-        if not self.protocol_features & ProtocolFeature.CONFIGURE_MEM_SLOTS:
+        slots = self.protocol_features & ProtocolFeature.CONFIGURE_MEM_SLOTS
+        if not slots or not self._memory_sent:
             await self._send_memory()
             return
         for region in change.removed:
