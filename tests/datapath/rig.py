@@ -32,6 +32,8 @@ from pyvnet.testing.frames import Ipv4, build, udp
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pyvnet.netdev.base import NetDevice
+
 ALL_TYPES = 0x1FF
 KEY = VERIFICATION_KEY
 OTHER_KEY = bytes(reversed(VERIFICATION_KEY))
@@ -99,7 +101,7 @@ class Rig:
     """``with Rig(pairs=4, workers=2) as rig``: every ring runs, receiveqs are empty.
 
     Args:
-        port: "pair" or "null".
+        port: "pair", "null", or a host port of the test's making, opened here.
         buffers: receive buffers put into each receiveq at once.
         start: False leaves the rings to the test.
     """
@@ -109,7 +111,7 @@ class Rig:
         *,
         pairs: int = 4,
         workers: int | None = None,
-        port: str = "pair",
+        port: str | NetDevice = "pair",
         queue_size: int = 64,
         buffer_size: int = 2048,
         buffers: int = 0,
@@ -126,7 +128,9 @@ class Rig:
         self.native = native
         self.header_length, self.merge = 12, False
         self._undo = ExitStack()
-        self.port: Any = (Pair if port == "pair" else Null)(pairs)
+        self.port: Any = port
+        if isinstance(port, str):
+            self.port = (Pair if port == "pair" else Null)(pairs)
         self._undo.enter_context(self.port)
         room = 2 * pairs * (queue_size * (buffer_size + 256) + 65536) + (1 << 21)
         self.memory = self._undo.enter_context(GuestMemory(room, name="-engine"))
@@ -138,7 +142,7 @@ class Rig:
             self._waiting.register(queue.call_fd, select.POLLIN)
         self.engine = Engine(
             pairs=pairs,
-            port_type=port,
+            port_type=self.port.kind,
             port_fds=self.port.fds,
             workers=workers,
             handoff_slots=handoff_slots,
