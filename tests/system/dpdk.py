@@ -9,24 +9,34 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from tests.system.program import TIMEOUT, Program
+from tests.system.program import Program
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Its forwarding thread spins: it keeps to one CPU and leaves the others to the back-end.
+CPU: Final = max(os.sched_getaffinity(0))
 DRIVER_MAC: Final = "02:00:00:00:64:01"
+_PATIENCE: Final = 120.0  # a million frames on a busy machine; a hang guard
 _PROMPT: Final = r"^testpmd> "
 _COUNTERS: Final = re.compile(r"\b([RT]X)-(packets|dropped): *(\d+)")
+_QUEUE: Final = re.compile(
+    r"RX Port= 0/Queue= *(\d+) -> .*\n *RX-packets: (\d+) *TX-packets: (\d+)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """testpmd's own count since ``start``."""
+    """testpmd's own count since ``start``.
+
+    ``queues`` is {queue: (received, sent)} of those that had traffic, empty with one queue.
+    """
 
     rx_packets: int
     rx_dropped: int
     tx_packets: int
     tx_dropped: int
+    queues: dict[int, tuple[int, int]]
 
 
 class Testpmd:
@@ -51,8 +61,7 @@ class Testpmd:
         port: str = "",
         arguments: str = "",
     ) -> None:
-        # Its forwarding thread spins: it keeps to one CPU and leaves the others to the back-end.
-        cpu = max(os.sched_getaffinity(0))
+        self.mode = mode
         vdev = f"net_virtio_user0,path={socket},queues={queues},mac={DRIVER_MAC}"
         self.program = Program(
             [
@@ -60,7 +69,7 @@ class Testpmd:
                 *("stdbuf", "--output=L", "dpdk-testpmd"),
                 *("--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--no-shconf"),
                 *("--file-prefix", f"pyvnet-{os.getpid()}-{socket.stem}"),
-                *("--lcores", f"0@{cpu},1@{cpu}"),
+                *("--lcores", f"0@{CPU},1@{CPU}"),
                 *("--vdev", f"{vdev},{port}" if port else vdev),
                 *("--", "--interactive", "--total-num-mbufs", "4096"),
                 *("--rxq", str(queues), "--txq", str(queues), "--forward-mode", mode),
@@ -105,7 +114,7 @@ class Testpmd:
 
     async def has_received(self, frames: int) -> None:
         """Wait until it received so many, by its own count."""
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(_PATIENCE):
             while (await self.forwarded()).rx_packets < frames:
                 pass  # each answer takes it a moment
 
@@ -119,5 +128,9 @@ def _parse(text: str) -> Forwarded:
     total = text[text.index("Accumulated forward statistics") :]
     counts = {f"{way}-{what}": int(count) for way, what, count in _COUNTERS.findall(total)}
     return Forwarded(
-        counts["RX-packets"], counts["RX-dropped"], counts["TX-packets"], counts["TX-dropped"]
+        counts["RX-packets"],
+        counts["RX-dropped"],
+        counts["TX-packets"],
+        counts["TX-dropped"],
+        {int(queue): (int(rx), int(tx)) for queue, rx, tx in _QUEUE.findall(text)},
     )
