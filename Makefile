@@ -84,11 +84,12 @@ native-debug: $(call VARIANT,debug) ## the extension without optimisation
 demo: setup ## guest-free proof on real input
 	$(VENV)/bin/pyvnet demo
 
-# Debian packages the tests call: ip(8), testpmd, QEMU and what its guest is made of.
+# Debian packages the tests call: ip(8), testpmd, QEMU, user-mode Linux, and what guests are made of.
 .PHONY: test-needs
 test-needs: $(GUEST_KERNEL)
 	@tools/need.sh iproute2=ip dpdk-dev=dpdk-testpmd qemu-system-x86=qemu-system-x86_64 \
-		busybox-static=busybox
+		busybox-static=busybox user-mode-linux=linux.uml ethtool=ethtool gcc=gcc \
+		'libc6-dev=/usr/lib/*/libc.a'
 
 $(GUEST_KERNEL): tools/guest_kernel.sh
 	tools/guest_kernel.sh $(@D)
@@ -175,7 +176,8 @@ fuzz: fuzz-needs ## libFuzzer, FUZZ_SECONDS for each target; new inputs stay in 
 
 # --- checks ---------------------------------------------------------------------
 
-CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[ch] native/fuzz/*.[ch]))
+CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[ch] native/fuzz/*.[ch]) \
+	$(wildcard tests/system/guest/*.c))
 
 .PHONY: check
 check: setup check-c gen-check ## linters, types, formatting, generated files, C warnings
