@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from pyvnet.spec.rss import ALL_HASH_TYPES, VERIFICATION_KEY
 from pyvnet.spec.vhost_user import ProtocolFeature
 from pyvnet.testing.frames import Ipv4, build, udp
 from pyvnet.transport.vhost_user.connection import Backend
+from tests.driver.scripted_backend import ScriptedBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,3 +167,39 @@ async def test_reconnecting_before_negotiation_and_without_need(tmp_path: Path) 
                 await exchange(drv, port)
                 await drv.reconnect()
                 await exchange(drv, port)
+
+
+async def test_what_is_handed_over_again(tmp_path: Path) -> None:
+    """A ring resumes behind the last used element the driver can see, whoever had seen it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        connecting = asyncio.create_task(_connect(tmp_path / "s"))
+        await asyncio.sleep(0)
+        old = ScriptedBackend(accepted=listener.accept()[0])
+        drv = await connecting
+        await drv.negotiate(Feature.VERSION_1, queue_size=16)
+        drv.send_nowait(b"one")
+        drv.send_nowait(b"two")
+        old.hang_up()
+        drv.memory.write(drv.transmitqs[0].ring.used_ring + 2, (1).to_bytes(2, "little"))
+        interrupts = drv.transmitqs[0].interrupts
+        reconnecting = asyncio.create_task(drv.reconnect())
+        await asyncio.sleep(0)
+        new = ScriptedBackend(accepted=listener.accept()[0])
+        await reconnecting
+        assert new.of(2)[0].payload == old.of(2)[0].payload, "the same features"
+        assert [int.from_bytes(m.payload, "little") for m in new.of(39)] == [3, 11, 15]
+        for request in (5, 8, 9, 12, 13, 14, 18):
+            assert [m.payload for m in new.of(request)] == [m.payload for m in old.of(request)]
+        assert [m.payload for m in new.of(10)] == [struct.pack("=II", i, i) for i in (0, 1)]
+        async with asyncio.timeout(WITHIN):
+            await drv.wait_config_change()
+        assert drv.transmitqs[0].interrupts == interrupts + 1, "its call may have died with it"
+        for backend in (new, old):
+            backend.close()
+        await drv.aclose()
+
+
+async def _connect(path: Path) -> Driver:
+    return await Driver.connect(path)
