@@ -31,6 +31,7 @@ _PROGRAMS: Final = ("agent", "rxhash", "stream")
 NET_MODULES: Final = ("failover", "net_failover", "virtio_net")
 IPV6_MODULES: Final = ("crc-ccitt", "ipv6")
 VLAN_MODULES: Final = ("llc", "stp", "garp", "mrp", "8021q")
+MACVLAN_MODULES: Final = ("macvlan",)
 _FOLDERS: Final = ("bin", "dev", "proc", "sys", "tmp", "share", "modules")
 _GCC: Final = (
     "gcc",
@@ -120,7 +121,7 @@ def _add_dynamic(root: Path, tool: str) -> None:
 
 def _add_modules(folder: Path) -> None:
     release = max(MODULES.iterdir())
-    for module in (*NET_MODULES, *IPV6_MODULES, *VLAN_MODULES):
+    for module in (*NET_MODULES, *IPV6_MODULES, *VLAN_MODULES, *MACVLAN_MODULES):
         (found,) = release.rglob(f"{module}.ko")
         shutil.copy(found, folder)
 
