@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyvnet.device.device import DeviceSettings, Transition, VirtioNetDevice
 from pyvnet.device.effects import SetPolicy
-from pyvnet.device.settings import NEXT_OFFER
+from pyvnet.device.settings import DEFAULT_OFFER
 from pyvnet.spec.features import Feature
 from pyvnet.spec.transport import QueueSetup
 
@@ -26,7 +26,7 @@ MAC = bytes.fromhex("525400c0ffee")
 KEY = bytes(range(1, 41))
 OK, ERR = b"\0", b"\1"
 PAIRS = 4
-OFFER = NEXT_OFFER
+OFFER = DEFAULT_OFFER
 
 
 def device(

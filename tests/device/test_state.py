@@ -21,12 +21,19 @@ from tests.device.support import (
     OK,
     commit,
     device,
+    group,
+    guest_offloads,
     hash_config,
+    mac_address,
+    mac_table,
     negotiate,
     ring,
     rss,
     running,
+    rx_mode,
     send,
+    station,
+    vlan_add,
     vq_pairs,
     without,
 )
@@ -38,11 +45,18 @@ if TYPE_CHECKING:
 def busy() -> VirtioNetDevice:
     """A device with something in every part of its state."""
     target = device()
-    negotiate(target, without())
+    commit(target, target.negotiate(without()))
     for index in range(target.queue_count):
         setup = ring(index, avail_base=index, used_base=2 * index, kick_fd=100 + index)
-        commit(target, target.configure_queue(setup))
-    commit(target, target.write_status(15))
+        commit(target, target.start_queue(setup, enabled=index != 5))
+    for command in range(6):
+        send(target, rx_mode(command, command != 0))
+    send(target, mac_table((station(1), station(2)), tuple(map(group, range(65)))))
+    send(target, mac_address(station(3)))
+    send(target, vlan_add(9))
+    send(target, vlan_add(7))
+    send(target, guest_offloads(1 << 1 | 1 << 7))
+    commit(target, target.announce())
     send(target, rss((3, 1), unclassified=2, max_tx_vq=3))
     send(target, b"\4\1")
     return target
@@ -85,6 +99,7 @@ def test_effects_of_putting_a_running_state_back() -> None:
     assert isinstance(activate, Activate)
     assert [(queue.kick_fd, queue.call_fd) for queue in activate.queues[:2]] == [(7, 8), (-1, -1)]
     assert [queue.used_base for queue in activate.queues] == [0, 2, 4, 6, 8, 10, 12, 14, 16]
+    assert [queue.index for queue in activate.queues if not queue.enabled] == [5]
 
 
 def test_state_of_this_process_keeps_its_eventfds() -> None:
@@ -230,6 +245,33 @@ def test_other_versions(version: int) -> None:
         ("control.steering.max_tx_vq", 5),
         ("control.steering.pairs", 0),
         ("control.steering.pairs", 5),
+        ("queues.5.enabled", 0),
+        ("control", []),
+        ("control.mac", "010000000001"),
+        ("control.mac", "000000000000"),
+        ("control.mac", "02aa00000"),
+        ("control.mac", None),
+        ("control.guest_offloads", 1),
+        ("control.guest_offloads", 1 << 10),
+        ("control.guest_offloads", 1 << 61),
+        ("control.announce", 1),
+        ("control.rx_filter", []),
+        ("control.rx_filter.promisc", 0),
+        ("control.rx_filter.nobcast", None),
+        ("control.rx_filter.multicast_overflow", "true"),
+        ("control.rx_filter.unicast_overflow", True),
+        ("control.rx_filter.unicast", "02aa00000001"),
+        ("control.rx_filter.unicast", ["02aa0000000"]),
+        ("control.rx_filter.unicast", ["02aa00000001ff"]),
+        ("control.rx_filter.unicast", [1]),
+        ("control.rx_filter.unicast", ["02aa00000001"] * 65),
+        ("control.rx_filter.multicast", ["02aa00000001"]),
+        ("control.rx_filter.vlans", {}),
+        ("control.rx_filter.vlans", [9, 7]),
+        ("control.rx_filter.vlans", [7, 7]),
+        ("control.rx_filter.vlans", [4096]),
+        ("control.rx_filter.vlans", ["7"]),
+        ("control.rx_filter.vlans", [True]),
         ("counters", 0),
     ],
 )
@@ -245,16 +287,65 @@ def test_not_a_state_at_all(value: object) -> None:
 @pytest.mark.parametrize(
     ("features", "change"),
     [
-        (without(Feature.MQ), {"pairs": 2}),
-        (without(Feature.RSS, Feature.HASH_REPORT), {"hash_types": 1}),
-        (without(Feature.RSS, Feature.HASH_REPORT), {"key": "01" * 40}),
+        (without(Feature.MQ), ("steering.pairs", 2)),
+        (without(Feature.RSS, Feature.HASH_REPORT), ("steering.hash_types", 1)),
+        (without(Feature.RSS, Feature.HASH_REPORT), ("steering.key", "01" * 40)),
+        (without(Feature.CTRL_RX), ("rx_filter.promisc", False)),
+        (without(Feature.CTRL_RX), ("rx_filter.allmulti", True)),
+        (without(Feature.CTRL_RX), ("rx_filter.unicast", ["02aa00000001"])),
+        (without(Feature.CTRL_RX), ("rx_filter.multicast_overflow", True)),
+        (without(Feature.CTRL_RX_EXTRA), ("rx_filter.alluni", True)),
+        (without(Feature.CTRL_RX_EXTRA), ("rx_filter.nobcast", True)),
+        (without(Feature.CTRL_VLAN), ("rx_filter.vlans", [1])),
+        (without(Feature.CTRL_MAC_ADDR), ("mac", "02aa00000001")),
+        (without(Feature.GUEST_ANNOUNCE), ("announce", True)),
+        (without(Feature.STATUS), ("announce", True)),
+        (without(Feature.CTRL_GUEST_OFFLOADS), ("guest_offloads", 0)),
+        (without(Feature.GUEST_USO6), ("guest_offloads", 1 << 55 | 2)),
     ],
 )
-def test_steering_that_no_negotiated_command_sets(features: int, change: dict[str, Any]) -> None:
+def test_what_no_negotiated_command_sets(features: int, change: tuple[str, object]) -> None:
+    """Good where the feature was negotiated, refused where it was not."""
+    path, new = change
     value = wire(running(features).state)
     assert not refused(value)
-    value["control"]["steering"].update(change)
-    assert refused(value)
+    assert refused(set_at(value, f"control.{path}", new))
+    assert not refused(set_at(wire(running().state), f"control.{path}", new))
+
+
+@pytest.mark.parametrize(
+    ("path", "new"),
+    [
+        ("rx_filter.promisc", False),
+        ("mac", "02aa00000001"),
+        ("announce", True),
+        ("guest_offloads", 0),
+        ("steering.pairs", 2),
+    ],
+)
+def test_nothing_is_commanded_before_driver_ok(path: str, new: object) -> None:
+    source = device()
+    negotiate(source, without())
+    assert not refused(wire(source.state))
+    assert refused(set_at(wire(source.state), f"control.{path}", new))
+
+
+def test_tables_longer_than_this_device_keeps() -> None:
+    source, smaller = running(max_macs=3), device(max_macs=2)
+    send(source, mac_table((), tuple(map(group, range(3)))))
+    with pytest.raises(StateError, match="multicast table"):
+        smaller.restore(source.state)
+
+
+def test_link_and_mtu_of_this_host_stay_with_it() -> None:
+    """So does the operator's steering program: none of them is the driver's."""
+    source, target = running(mtu=4000), device(mtu=4000)
+    commit(source, source.set_link(up=False))
+    commit(source, source.set_frontend_mtu(1500))
+    value = wire(source.state)
+    assert not {"host", "link_up", "frontend_mtu", "user_program"} & value.keys()
+    commit(target, target.restore(DeviceState.from_dict(value)))
+    assert target.state.host == device().state.host
 
 
 def test_queue_beyond_the_last_before_the_rings_run() -> None:
@@ -289,7 +380,8 @@ def test_counters_survive_reset_and_travel() -> None:
     target = busy()
     before = target.state.counters
     commit(target, target.reset())
-    assert target.state.counters == before.add(resets=1)
+    # Configuration space changes too: the MAC is the device's own again.
+    assert target.state.counters == before.add(resets=1, config_changes=1)
     other = device()
     commit(other, other.restore(DeviceState.from_dict(wire(target.state))))
     assert other.state.counters == target.state.counters

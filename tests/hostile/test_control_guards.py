@@ -28,6 +28,9 @@ FRAMING: Final = "tests/conformance/test_control_framing.py::"
 LIFE: Final = "tests/device/test_lifecycle.py::"
 DEVICE: Final = "tests/device/test_device.py::"
 QUEUE: Final = "tests/device/test_queue.py::"
+RINGS: Final = "tests/device/test_rings.py::"
+FRONTEND: Final = "tests/device/test_frontend.py::"
+MACS: Final = "tests/conformance/test_control_mac.py::"
 
 
 class Mutant(NamedTuple):
@@ -135,6 +138,66 @@ MUTANTS: Final = (
         "if not 0 <= setup.index < self.queue_count:",
         "if False:",
         QUEUE + "test_queue_beyond_the_last_is_ignored_and_counted",
+    ),
+    Mutant(
+        "rxfilter.py",
+        "if left < count * MAC_SIZE:",
+        "if False:",
+        MACS + "test_count_that_promises_more_than_follows",
+    ),
+    Mutant(
+        "rxfilter.py",
+        "if left < count * MAC_SIZE:",
+        "if left < (count * MAC_SIZE & 0xFFFFFFFF):",
+        MACS + "test_count_that_promises_more_than_follows",
+    ),
+    Mutant(
+        "rxfilter.py",
+        "unicast=() if overflow[0] else unicast,",
+        "unicast=unicast[: rules.max_macs],",
+        MACS + "test_class_that_overflows_is_received_whole",
+    ),
+    Mutant(
+        "rxfilter.py",
+        '    check_int("VLAN id", vid, 0, MAX_VLAN)\n    return',
+        "    return",
+        "tests/conformance/test_control_vlan.py::test_id_beyond_twelve_bits",
+    ),
+    Mutant(
+        "control.py",
+        "check_unicast(self.mac)",
+        "pass",
+        MACS + "test_own_address_that_is_no_station",
+    ),
+    Mutant(
+        "control.py",
+        "beyond = mask & ~int(rules.features & GUEST_OFFLOADS)",
+        "beyond = 0",
+        "tests/conformance/test_control_offloads.py::test_bit_that_was_not_negotiated",
+    ),
+    Mutant(
+        "frontend.py",
+        "highest = self._settings.mtu or MAX_MTU",
+        "highest = MAX_MTU",
+        FRONTEND + "test_mtu_that_cannot_be_kept_is_refused",
+    ),
+    Mutant(
+        "frontend.py",
+        "if not self._driver_has(CAN_ANNOUNCE):",
+        "if False:",
+        "tests/conformance/test_control_announce.py::test_driver_that_cannot_read_the_request",
+    ),
+    Mutant(
+        "rings.py",
+        "if setup.index in {queue.index for queue in state.queues}:",
+        "if False:",
+        RINGS + "test_ring_that_runs_is_not_started_again",
+    ),
+    Mutant(
+        "rings.py",
+        "if not state.status & DeviceStatus.FEATURES_OK:",
+        "if False:",
+        RINGS + "test_no_ring_starts_before_features_are_negotiated",
     ),
     Mutant(
         "device.py",

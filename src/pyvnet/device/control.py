@@ -100,9 +100,11 @@ class ControlState:
 
 
 def set_mac(_current: bytes, data: bytes, _: Rules) -> Outcome[bytes]:
-    """MAC_ADDR_SET: the address the device answers to, and its configuration space shows."""
+    """MAC_ADDR_SET: the address the device answers to, and its configuration space shows.
+
+    What is no station's address is left to the check of ``ControlState`` (U-37).
+    """
     (address,), surplus = take(_ADDRESS, data)
-    check_unicast(address)
     return Outcome(address, surplus)
 
 

@@ -168,10 +168,10 @@ def execute(
         command = _admit(situation, request[0], request[1])
         current = getattr(situation.control, command.part)
         outcome = command.handler(current, request[CTRL_HDR_SIZE:], situation.rules)
+        control = replace(situation.control, **{command.part: outcome.value})
     except ShortPayloadError as error:
         return Refused(f"{name}: cut short: {error}", short=True)
     except (StateError, NotNowError) as error:
         return Refused(f"{name}: {error}")
     note = f"{name}: {'; '.join(outcome.remarks)}" if outcome.remarks else None
-    control = replace(situation.control, **{command.part: outcome.value})
     return Executed(control, outcome.surplus, note)

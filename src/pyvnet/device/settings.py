@@ -33,11 +33,6 @@ DEFAULT_OFFER: Final = (
     | Feature.MQ
     | Feature.RSS
     | Feature.HASH_REPORT
-)
-
-# Filters, link and offloads: what the control queue and the headers bring besides steering.
-NEXT_OFFER: Final = (
-    DEFAULT_OFFER
     | Feature.STATUS
     | Feature.SPEED_DUPLEX
     | Feature.CTRL_RX
@@ -61,7 +56,7 @@ NEXT_OFFER: Final = (
 
 # Everything that works today; a bit joins this set together with its behaviour (VIO-FEAT-03).
 # MTU is offered once the operator names one.
-IMPLEMENTED: Final = NEXT_OFFER | Feature.MTU
+IMPLEMENTED: Final = DEFAULT_OFFER | Feature.MTU
 
 # Largest ring taken unless told otherwise, in descriptors: what QEMU allows too.
 DEFAULT_QUEUE_SIZE: Final = 1024
