@@ -176,6 +176,7 @@ def test_describes_itself() -> None:
             "persist": False,
             "mtu": 1400,
             "netns": None,
+            "bridge": None,
         }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 
@@ -46,6 +47,27 @@ class NetDevice(Protocol):
 
         Raises:
             HostError: something could not be put back; the fds are closed all the same.
+        """
+
+    def set_carrier(self, *, on: bool) -> None:
+        """Plug the host's end of the cable in or out, where there is one."""
+
+    def watch_carrier(self, callback: Callable[[bool], None]) -> None:
+        """Call ``callback(plugged)`` in the running loop: as it is found, then at each change.
+
+        It ends with ``close()``.  A port without a cable never calls.
+
+        Raises:
+            HostError: the host does not tell.
+            UsageError: it is not open.
+        """
+
+    def send(self, frame: bytes) -> None:
+        """Hand a frame (from the destination MAC address on) to the host.
+
+        Raises:
+            BlockingIOError: there is no room for it now.
+            HostError: it does not go.
         """
 
     def describe(self) -> dict[str, Any]:

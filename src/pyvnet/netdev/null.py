@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pyvnet.errors import HostError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Null:
@@ -65,6 +68,15 @@ class Null:
         fds, self._fds = self._fds, ()
         for fd in fds:
             os.close(fd)
+
+    def set_carrier(self, *, on: bool) -> None:
+        """There is no cable."""
+
+    def watch_carrier(self, callback: Callable[[bool], None]) -> None:
+        """There is no cable."""
+
+    def send(self, frame: bytes) -> None:
+        """Swallow a frame."""
 
     def describe(self) -> dict[str, Any]:
         """``kind`` and ``queues``."""

@@ -19,17 +19,20 @@ import asyncio
 import errno
 import socket
 from contextlib import ExitStack
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from pyvnet.errors import HostError, UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 HEADER_SIZE: Final = 12  # struct virtio_net_hdr_v1
 FRAME_MAX: Final = 65557  # VNET_FRAME_MAX of vnet.h
-_BUFFER: Final = 4 << 20  # bytes of frames in flight per direction
+BUFFER: Final = 4 << 20  # bytes of frames in flight per direction
 _MESSAGE_OVERHEAD: Final = 32  # net/unix/af_unix.c, unix_dgram_sendmsg()
 _SEND_CURES: Final = {
     errno.EMSGSIZE: f"send at most {FRAME_MAX} bytes, or raise net.core.wmem_max",
-    errno.EPIPE: "the port is closed; open it again",
+    errno.EPIPE: "the far end is closed; open it again",
 }
 
 
@@ -64,18 +67,9 @@ class Wire:
 
         Raises:
             BlockingIOError: the device has not read what is under way.
-            HostError: the frame is larger than the socket takes, or the device is gone.
+            HostError: the frame is larger than the socket takes, or the far end is gone.
         """
-        parts = [bytes(HEADER_SIZE) if header is None else header, frame]
-        try:
-            self._socket.sendmsg(parts)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            cure = _SEND_CURES.get(error.errno or 0, "")
-            raise HostError(
-                f"a frame of {len(frame)} bytes does not go on the wire", error.errno, cure
-            ) from error
+        send_frame(self._socket, frame, bytes(HEADER_SIZE) if header is None else header)
 
     def recv(self) -> WireFrame:
         """Take the next frame the driver sent.
@@ -157,12 +151,21 @@ class Pair:
         self._wires = ()
         self._undo.close()
 
+    def set_carrier(self, *, on: bool) -> None:
+        """There is no cable."""
+
+    def watch_carrier(self, callback: Callable[[bool], None]) -> None:
+        """There is no cable."""
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame on the wire of queue 0, behind a header of zeros."""
+        send_frame(self._ends[0], frame)
+
     def describe(self) -> dict[str, Any]:
         """``kind``, ``queues``, and when open ``frame_max``: bytes of the largest frame."""
         described: dict[str, Any] = {"kind": self.kind, "queues": self.queues}
         if self._ends:
-            room = self._ends[0].getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-            described["frame_max"] = min(room - _MESSAGE_OVERHEAD - HEADER_SIZE, FRAME_MAX)
+            described["frame_max"] = frame_max(self._ends[0])
         return described
 
     def __enter__(self) -> Self:
@@ -181,8 +184,27 @@ def _make_pair(undo: ExitStack) -> tuple[socket.socket, socket.socket]:
     for end in (near, far):
         undo.callback(end.close)
         # Only the sender's buffer counts for AF_UNIX; SO_RCVBUF has no effect there.
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     return near, far
+
+
+def frame_max(end: socket.socket) -> int:
+    """Bytes of the largest frame that goes into ``end``."""
+    room = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    return min(room - _MESSAGE_OVERHEAD - HEADER_SIZE, FRAME_MAX)
+
+
+def send_frame(end: socket.socket, frame: bytes, header: bytes = bytes(HEADER_SIZE)) -> None:
+    """Send one frame; raises BlockingIOError when there is no room, HostError when it cannot go."""
+    try:
+        end.sendmsg([header, frame])
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        cure = _SEND_CURES.get(error.errno or 0, "")
+        raise HostError(
+            f"a frame of {len(frame)} bytes does not go on the wire", error.errno, cure
+        ) from error
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, source: socket.socket) -> None:

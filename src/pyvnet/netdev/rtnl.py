@@ -82,6 +82,7 @@ class Link:
     carrier: bool  # of a tap: held open, and not unplugged by Tap.set_carrier()
     mtu: int
     kind: str | None
+    master: int | None  # index of the bridge or bond it belongs to
     tun: TunInfo | None
     statistics: LinkStatistics
 
@@ -124,9 +125,17 @@ def get_link(name: str) -> Link | None:
         raise
 
 
+def existing(name: str) -> Link:
+    """The interface of that name; raises HostError if there is none."""
+    link = get_link(name)
+    if link is None:
+        raise HostError(f"there is no interface {name}", cure="`ip link` shows those there are")
+    return link
+
+
 def statistics(name: str) -> LinkStatistics:
     """Counters of an interface."""
-    return _existing(name).statistics
+    return existing(name).statistics
 
 
 def set_up(name: str) -> None:
@@ -144,12 +153,17 @@ def set_mtu(name: str, mtu: int) -> None:
     _set(name, f"set the MTU of {{}} to {mtu}", mtu=mtu)
 
 
+def set_master(name: str, master: int) -> None:
+    """Make an interface a port of the bridge with index ``master``; 0: of none."""
+    _set(name, f"make {{}} a port of link {master}" if master else "free {}", master=master)
+
+
 def add_address(name: str, address: str, prefix_length: int) -> None:
     """Give an interface an IPv4 or IPv6 address, usable at once (no duplicate detection).
 
     An address it has already is left as it is.
     """
-    index = _existing(name).index
+    index = existing(name).index
     flags = {"flags": _IFA_F_NODAD} if ":" in address else {}
 
     def add(ipr: Any) -> None:
@@ -160,7 +174,7 @@ def add_address(name: str, address: str, prefix_length: int) -> None:
 
 def add_neighbours(name: str, neighbours: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
     """Pin IP address → MAC address, so that nobody has to answer for it."""
-    index = _existing(name).index
+    index = existing(name).index
     pairs = dict(neighbours)
 
     def add(ipr: Any) -> None:
@@ -183,19 +197,12 @@ def offload_names(name: str) -> frozenset[str]:
 
 
 def _set(name: str, what: str, **values: object) -> None:
-    index = _existing(name).index
+    index = existing(name).index
 
     def change(ipr: Any) -> None:
         ipr.link("set", index=index, **values)
 
     _request(what.format(name), change)
-
-
-def _existing(name: str) -> Link:
-    link = get_link(name)
-    if link is None:
-        raise HostError(f"there is no interface {name}", cure="`ip link` shows those there are")
-    return link
 
 
 def _request(what: str, work: Callable[[Any], _T]) -> _T:
@@ -249,6 +256,7 @@ def _decode(message: Any) -> Link:
         carrier=bool(message.get_attr("IFLA_CARRIER")),
         mtu=message.get_attr("IFLA_MTU"),
         kind=kind,
+        master=message.get_attr("IFLA_MASTER") or None,
         tun=_decode_tun(data) if data else None,
         statistics=LinkStatistics(**{key: counters[key] for key in LinkStatistics.__slots__}),
     )

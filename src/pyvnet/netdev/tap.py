@@ -7,7 +7,8 @@ fails.  So there is one way back, whether the way forward was long or short.
 
 A tap that this object created goes when its last fd closes (unless
 ``persist``).  A tap that was there before keeps what it had: up or down, MTU,
-offloads, vnet header size, IFF_NO_PI and IFF_VNET_HDR.  Owner, group and
+offloads, vnet header size, IFF_NO_PI and IFF_VNET_HDR, its bridge.  The carrier
+needs no care: every first attach plugs the cable in.  Owner, group and
 addresses are never touched.  A tap some other program holds is refused: queue
 numbers are shared, and so is all of the above.
 
@@ -23,13 +24,15 @@ The kernel (drivers/net/tun.c, 6.18):
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from pyvnet.errors import HostError, UsageError
-from pyvnet.netdev import rtnl, tun_uapi
+from pyvnet.netdev import rtnl, tap_state, tun_uapi
+from pyvnet.netdev.carrier import CarrierWatch
 from pyvnet.netdev.netns import NetNamespace
 from pyvnet.netdev.tun_uapi import Iff, Offload
 
@@ -39,17 +42,6 @@ if TYPE_CHECKING:
 HEADER_SIZE: Final = 12  # struct virtio_net_hdr_v1
 AUTOMATIC_NAME: Final = "vnet%d"
 _MTU_RANGE: Final = range(68, 65522)  # MIN_MTU … MAX_MTU - ETH_HLEN of tun.c
-
-# ethtool's name of the interface feature behind each TUN_F_* (set_offload() of tun.c).
-_OFFLOAD_NAMES: Final = {
-    "tx-checksum-ip-generic": Offload.CSUM,
-    "tx-tcp-segmentation": Offload.TSO4,
-    "tx-tcp6-segmentation": Offload.TSO6,
-    "tx-tcp-ecn-segmentation": Offload.TSO_ECN,
-    "tx-udp-segmentation": Offload.USO4 | Offload.USO6,
-    "tx-udp_tnl-segmentation": Offload.UDP_TUNNEL_GSO,
-    "tx-udp_tnl-csum-segmentation": Offload.UDP_TUNNEL_GSO_CSUM,
-}
 
 
 class Tap:
@@ -63,6 +55,8 @@ class Tap:
         persist: a tap created here stays after ``close()``.
         netns: name (``ip netns``) or path of the namespace it is in; None is the
             caller's at the time of ``open()``.
+        bridge: becomes a port of that one, and leaves it again at ``close()``
+            unless it goes anyway or was its port before.
 
     Raises:
         UsageError: a name no interface may have, or an MTU or number of queues
@@ -79,9 +73,11 @@ class Tap:
         mtu: int | None = None,
         persist: bool = False,
         netns: str | None = None,
+        bridge: str | None = None,
     ) -> None:
-        if name is not None:
-            _check_name(name)
+        for chosen in (name, bridge):
+            if chosen is not None:
+                _check_name(chosen)
         if queues < 1:
             raise UsageError(f"{queues} queues asked for; at least one is needed")
         if mtu is not None and mtu not in _MTU_RANGE:
@@ -94,10 +90,12 @@ class Tap:
         self._mtu = mtu
         self._persist = persist
         self._netns = netns
+        self._bridge = bridge
         self._created = False
         self._fds: list[int] = []
         self._undo = ExitStack()
         self._namespace: NetNamespace | None = None
+        self._watch: CarrierWatch | None = None
 
     @property
     def name(self) -> str:
@@ -161,10 +159,28 @@ class Tap:
 
     def set_carrier(self, *, on: bool) -> None:
         """Plug the cable in or out, as seen from the kernel; needs no privilege."""
-        tun_uapi.set_carrier(self._fds[0], on=on)
+        try:
+            tun_uapi.set_carrier(self._fds[0], on=on)
+        except OSError as error:
+            raise self._refused("plug the cable of", error) from error
+        if self._watch is not None:
+            self._watch.look()
+
+    def watch_carrier(self, callback: Callable[[bool], None]) -> None:
+        """Call ``callback(plugged)`` in the running loop: now, and at each change until closed."""
+        if self._namespace is None:
+            raise UsageError("this tap is not open")
+        watch = self._namespace.call(lambda: CarrierWatch(rtnl.existing(self._name).index))
+        self._undo.callback(watch.close)
+        self._watch = watch
+        watch.start(asyncio.get_running_loop(), callback)
+
+    def send(self, frame: bytes) -> None:
+        """Hand a frame to the host, as if the driver had sent it."""
+        tap_state.send(self._fds[0], bytes(HEADER_SIZE) + frame)
 
     def describe(self) -> dict[str, Any]:
-        """``kind``, ``queues``, ``name``, ``created``, ``persist``, ``mtu``, ``netns``."""
+        """``kind``, ``queues``, ``name``, ``created``; and as given, the options."""
         return {
             "kind": self.kind,
             "queues": self.queues,
@@ -173,6 +189,7 @@ class Tap:
             "persist": self._persist,
             "mtu": self._mtu,
             "netns": self._netns,
+            "bridge": self._bridge,
         }
 
     def __enter__(self) -> Self:
@@ -185,7 +202,7 @@ class Tap:
     def _forget(self) -> None:
         self._name = self._wanted
         self._created = False
-        self._namespace = None
+        self._namespace = self._watch = None
 
     def _open_here(self) -> ExitStack:
         with ExitStack() as undo:
@@ -218,7 +235,7 @@ class Tap:
             raise _went_away(self._name)
         self._check_fits(before)
         # Comes first, to run last: when all our queues are closed.
-        undo.callback(_restore_flags, before)
+        undo.callback(tap_state.restore_flags, before)
         self._attach(undo, self._flags(before))
         return before
 
@@ -266,13 +283,13 @@ class Tap:
     def _configure_queues(self, undo: ExitStack, before: rtnl.Link | None) -> None:
         fd = self._fds[0]
         size = tun_uapi.get_header_size(fd)
-        offload = _offloads(before.name) if before else Offload.NONE
+        offload = tap_state.offloads(before.name) if before else Offload.NONE
         tun_uapi.set_header_size(fd, HEADER_SIZE)
         if before:
-            undo.callback(_unless_gone, lambda: tun_uapi.set_header_size(fd, size))
+            undo.callback(tap_state.unless_gone, lambda: tun_uapi.set_header_size(fd, size))
         tun_uapi.set_offload(fd, Offload.NONE)
         if before:
-            undo.callback(_unless_gone, lambda: tun_uapi.set_offload(fd, offload))
+            undo.callback(tap_state.unless_gone, lambda: tun_uapi.set_offload(fd, offload))
 
     def _configure_link(self, undo: ExitStack, before: rtnl.Link | None) -> None:
         """Change only what differs: an owner without CAP_NET_ADMIN can use a tap made ready."""
@@ -283,11 +300,34 @@ class Tap:
         if self._mtu is not None and self._mtu != link.mtu:
             rtnl.set_mtu(name, self._mtu)
             if before:
-                undo.callback(_unless_missing, name, rtnl.set_mtu, link.mtu)
+                undo.callback(tap_state.unless_missing, name, rtnl.set_mtu, link.mtu)
         if not link.up:
             rtnl.set_up(name)
             if before:
-                undo.callback(_unless_missing, name, rtnl.set_down)
+                undo.callback(tap_state.unless_missing, name, rtnl.set_down)
+        if self._bridge is not None:
+            self._join(undo, self._bridge, link, before)
+
+    def _join(
+        self, undo: ExitStack, bridge: str, link: rtnl.Link, before: rtnl.Link | None
+    ) -> None:
+        name = self._name
+        found = rtnl.get_link(bridge)
+        if found is None or found.kind != "bridge":
+            wrong = "is not a bridge" if found else "does not exist"
+            raise HostError(
+                f"{bridge} {wrong}", cure=f"`ip link add {bridge} type bridge` makes one"
+            )
+        if link.master == found.index:
+            return
+        if link.master is not None:
+            raise HostError(
+                f"tap {name} belongs to another bridge or bond",
+                cure=f"take it out with `ip link set {name} nomaster`",
+            )
+        rtnl.set_master(name, found.index)
+        if before:
+            undo.callback(tap_state.unless_missing, name, rtnl.set_master, 0)
 
     def _refused(self, verb: str, error: OSError) -> HostError:
         cure = _ATTACH_CURES.get(error.errno or 0, "")
@@ -323,48 +363,6 @@ def _check_name(name: str) -> None:
         raise UsageError(
             f"{name!r} cannot name an interface: no blanks, slashes, colons or percent signs"
         )
-
-
-def _restore_flags(before: rtnl.Link) -> None:
-    """Give a persistent tap its flags back; all our queues are closed by now."""
-    now = rtnl.get_link(before.name)
-    tun = before.tun
-    if tun is None or now is None or now.index != before.index or now.tun == tun:
-        return
-    flags = Iff.TAP
-    flags |= Iff(0) if tun.packet_info else Iff.NO_PI
-    flags |= Iff.VNET_HDR if tun.vnet_header else Iff(0)
-    flags |= Iff.MULTI_QUEUE if tun.multi_queue else Iff(0)
-    try:
-        fd = tun_uapi.open_clone_device()
-        try:
-            tun_uapi.set_iff(fd, before.name, flags)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise HostError(f"cannot restore the flags of {before.name}", error.errno) from error
-
-
-def _offloads(name: str) -> Offload:
-    """What TUNSETOFFLOAD was last told; there is no ioctl to ask for it."""
-    offload = Offload.NONE
-    for feature in rtnl.offload_names(name):
-        offload |= _OFFLOAD_NAMES.get(feature, Offload.NONE)
-    return offload
-
-
-def _unless_gone(change: Callable[[], None]) -> None:
-    """An interface that was deleted under us has nothing left to restore."""
-    try:
-        change()
-    except OSError as error:
-        if error.errno not in {errno.EBADFD, errno.ENODEV}:
-            raise HostError("cannot restore a tap", error.errno) from error
-
-
-def _unless_missing(name: str, change: Callable[..., None], *args: int) -> None:
-    if rtnl.get_link(name) is not None:
-        change(name, *args)
 
 
 def _went_away(name: str) -> HostError:

@@ -24,6 +24,9 @@ _TUNGETFEATURES: Final = 0x800454CF
 _TUNSETOFFLOAD: Final = 0x400454D0
 _TUNGETVNETHDRSZ: Final = 0x800454D7
 _TUNSETVNETHDRSZ: Final = 0x400454D8
+_TUNSETQUEUE: Final = 0x400454D9
+_TUNGETIFF: Final = 0x800454D2
+_TUNGETDEVNETNS: Final = 0x54E3
 _TUNSETSTEERINGEBPF: Final = 0x800454E0
 _TUNSETCARRIER: Final = 0x400454E2
 
@@ -41,6 +44,8 @@ class Iff(IntFlag):
     NAPI_FRAGS = 0x0020
     NO_CARRIER = 0x0040
     MULTI_QUEUE = 0x0100
+    ATTACH_QUEUE = 0x0200
+    DETACH_QUEUE = 0x0400
     PERSIST = 0x0800
     NO_PI = 0x1000
     ONE_QUEUE = 0x2000
@@ -73,6 +78,23 @@ def set_iff(fd: int, name: str, flags: Iff) -> str:
     request = _IFREQ.pack(name.encode(), flags)
     answer = _IFREQ.unpack(ioctl(fd, _TUNSETIFF, request))
     return bytes(answer[0]).rstrip(b"\0").decode()
+
+
+def get_iff(fd: int) -> tuple[str, Iff]:
+    """TUNGETIFF: name and flags of the interface an attached queue belongs to."""
+    answer = _IFREQ.unpack(ioctl(fd, _TUNGETIFF, bytes(_IFREQ.size)))
+    return bytes(answer[0]).rstrip(b"\0").decode(), Iff(answer[1])
+
+
+def get_namespace(fd: int) -> int:
+    """TUNGETDEVNETNS: a new fd of the interface's network namespace; wants CAP_NET_ADMIN there."""
+    return ioctl(fd, _TUNGETDEVNETNS)
+
+
+def set_queue(fd: int, *, attached: bool) -> None:
+    """TUNSETQUEUE: whether the kernel steers to this queue; EINVAL when that is so already."""
+    flag = Iff.ATTACH_QUEUE if attached else Iff.DETACH_QUEUE
+    ioctl(fd, _TUNSETQUEUE, _IFREQ.pack(b"", flag))
 
 
 def get_features(fd: int) -> Iff:
