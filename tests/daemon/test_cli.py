@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+RUNS_ON = {"serve"}  # has nothing to report at its end
 FRAME = "ffffffffffff02000000000188b5" + "00" * 46
 
 
@@ -46,7 +47,7 @@ def test_every_command_has_help_and_its_summary_is_one(command: str) -> None:
     done = pyvnet(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: pyvnet {command} ")
-    assert "--json" in done.stdout
+    assert ("--json" in done.stdout) is (command not in RUNS_ON)
 
 
 def test_version() -> None:
@@ -71,7 +72,7 @@ def test_asking_for_help_loads_neither_engine_nor_netlink(words: list[str]) -> N
     ("words", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["serve"], "invalid choice: 'serve'"),
+        (["swerve"], "invalid choice: 'swerve'"),
         (["--nope", "caps"], "unrecognized arguments: --nope"),
         (["caps", "--nope"], "unrecognized arguments: --nope"),
         (["caps", "extra"], "unrecognized arguments: extra"),

@@ -14,6 +14,7 @@ summaries stand here.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import traceback
@@ -27,9 +28,15 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = {
     "demo": "prove queue and hash of every frame, on real traffic and without a guest",
+    "serve": "serve a device to a virtual machine over vhost-user",
+    "status": "what a running device negotiated, does and counts",
+    "admin": "have a running device do something",
     "hash": "which queue frames land on, and why",
     "caps": "what this host can do and what the device offers",
 }
+
+# QEMU's docs/interop/vhost-user.json: what a back-end of type net says of itself.
+CAPABILITIES: Final = {"type": "net"}
 
 _FAILED: Final = 1
 _WRONG_USAGE: Final = 2
@@ -40,6 +47,13 @@ _BROKEN_PIPE: Final = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status and lets no exception out."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if _asks_for_capabilities(arguments):
+        print(json.dumps(CAPABILITIES))
+        return 0
+    return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     debug = os.environ.get("PYVNET_DEBUG", "") not in {"", "0"}
     try:
         args = _parser(arguments).parse_args(arguments)
@@ -60,6 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def _asks_for_capabilities(arguments: Sequence[str]) -> bool:
+    """QEMU's back-end conventions: whatever else is asked for, right or wrong, does not matter."""
+    return "--print-capabilities" in arguments and _command(arguments) == "serve"
+
+
+def _command(arguments: Sequence[str]) -> str | None:
+    return next((word for word in arguments if not word.startswith("-")), None)
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pyvnet",
@@ -69,7 +92,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="show the version and exit")
     _add_debug(parser, default=False)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    asked_for = next((word for word in arguments if not word.startswith("-")), None)
+    asked_for = _command(arguments)
     for name, summary in COMMANDS.items():
         if name == asked_for:
             import_module(_module(name)).add_parser(subparsers)

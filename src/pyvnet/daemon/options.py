@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: MIT
+"""What one served device can be told: one table for the command line and the file.
+
+Each option has one reader, from text to value.  A configuration file writes the
+same options as TOML keys; a number or a list there is turned into the text that
+the command line would take, once its type is right.  ``problems()`` judges what
+no option can judge on its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pyvnet.device.settings import COMPAT_SWITCHES
+from pyvnet.spec.features import NO_FEATURES, Feature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MAX_PAIRS: Final = 127  # as many as vhost-user can number
+DEFAULT_PAIRS: Final = 4
+STEERING_NOW: Final = ("auto", "software")
+STEERING_LATER: Final = ("ebpf", "kernel-hash")
+_MTU_MIN: Final = 68  # VIRTIO_NET_F_MTU: the least a device may offer
+_MTU_MAX: Final = 65521  # the most a tap takes
+_IFNAME_MAX: Final = 15
+_MAC_BYTES: Final = 6
+_DIGITS: Final = 12  # more of them are no number anybody means
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOptions:
+    """One device as it was asked for; names are those of the options."""
+
+    name: str = "net0"
+    socket_path: str | None = None
+    socket_mode: int | None = None
+    socket_group: str | None = None
+    fd: int | None = None
+    connect: str | None = None
+    tap: str | None = None
+    tap_persist: bool = False
+    tap_fds: tuple[int, ...] | None = None
+    netns: str | None = None
+    bridge: str | None = None
+    port: Port | None = None
+    queues: int | None = None
+    mac: bytes | None = None
+    mtu: int | None = None
+    features: Feature | None = None
+    no_features: Feature = NO_FEATURES
+    steering: str = "auto"
+    queue_num_unit: Literal["pairs", "vrings"] = "pairs"
+    compat: tuple[str, ...] = ()
+    workers: int | None = None
+
+    @property
+    def pairs(self) -> int:
+        """Queue pairs offered."""
+        if self.queues is not None:
+            return self.queues
+        return len(self.port_fds) or DEFAULT_PAIRS
+
+    @property
+    def port_fds(self) -> tuple[int, ...]:
+        """File descriptors the host port was handed."""
+        return self.tap_fds or (self.port.fds if self.port else ())
+
+    def problems(self) -> list[str]:
+        """What cannot go together, one sentence each."""
+        return [sentence for wrong, sentence in self._rules() if wrong]
+
+    def _rules(self) -> Iterable[tuple[bool, str]]:
+        sockets = sum(x is not None for x in (self.socket_path, self.fd, self.connect))
+        yield sockets == 0, "one of socket-path, fd and connect is needed"
+        yield sockets > 1, "socket-path, fd and connect exclude each other"
+        for key in ("socket_mode", "socket_group"):
+            given = getattr(self, key) is not None
+            yield given and self.socket_path is None, f"{_dashed(key)} is for a socket-path"
+        own = [key for key in _TAP_KEYS if getattr(self, key)]
+        for key in own:
+            other = self.port is not None and self.port.kind != "tap"
+            yield other, f"{_dashed(key)} is for the host port tap"
+            clash = self.tap_fds is not None and key != "tap_fds"
+            yield clash, f"{_dashed(key)} and tap-fds exclude each other"
+        if self.port_fds:
+            few = len(self.port_fds) > self.pairs
+            yield few, f"{len(self.port_fds)} file descriptors for {self.pairs} queue pairs"
+        if self.workers is not None:
+            yield self.workers > self.pairs, f"{self.workers} workers for {self.pairs} queue pairs"
+
+
+_TAP_KEYS: Final = ("tap", "tap_persist", "tap_fds", "netns", "bridge")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """The host port, and its fds where it is made of some."""
+
+    kind: Literal["tap", "pair", "null"]
+    fds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: its name, and how to read it.
+
+    ``read`` raises ValueError saying what is wrong.  ``types`` is what a TOML
+    value may be; a list's elements are of ``elements``.
+    """
+
+    key: str
+    read: Callable[[str], Any]
+    metavar: str
+    help: str
+    types: tuple[type, ...] = (str,)
+    elements: type | None = None
+    flag: bool = False
+
+    @property
+    def field(self) -> str:
+        """The attribute that holds it."""
+        return self.key.replace("-", "_")
+
+    def from_toml(self, value: object) -> Any:
+        """Read a TOML value; raises ValueError saying what is wrong."""
+        if type(value) not in self.types and not (
+            isinstance(value, list)
+            and self.elements is not None
+            and all(type(item) is self.elements for item in value)
+        ):
+            raise ValueError(f"{_toml(value)} is not {self._wanted()}")
+        if self.flag:
+            return value
+        return self.read(
+            ",".join(map(str, value)) if isinstance(value, list) else str(value),
+        )
+
+    def _wanted(self) -> str:
+        names = [_TYPE_NAMES[kind] for kind in self.types]
+        if self.elements is not None:
+            names.append(f"a list of {_TYPE_NAMES[self.elements].partition(' ')[2]}s")
+        return " or ".join(names)
+
+
+_TYPE_NAMES: Final = {str: "a string", int: "a number", bool: "true or false"}
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    return repr(value)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?``, or nothing where no known word is close."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+# Readers.
+
+
+def _text(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("it is empty" if not text else "it holds a zero byte")
+    return text
+
+
+def _interface(text: str) -> str:
+    if len(_text(text).encode()) > _IFNAME_MAX:
+        raise ValueError(f"{text!r} is too long for an interface: {_IFNAME_MAX} bytes at most")
+    return text
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        plain = text.isascii() and text.isdigit() and len(text) < _DIGITS
+        if not plain or not low <= int(text) <= high:
+            raise ValueError(f"{text!r} is not a number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+_fd: Final = _number(0, 2**20)
+
+
+def _fds(text: str) -> tuple[int, ...]:
+    fds = tuple(_fd(part.strip()) for part in text.split(","))
+    if len(set(fds)) != len(fds):
+        raise ValueError(f"{text!r} names a file descriptor twice")
+    return fds
+
+
+def _octal(text: str) -> int:
+    digits = text.removeprefix("0o")
+    if not digits or set(digits) - set("01234567") or int(digits, 8) > 0o777:
+        raise ValueError(f"{text!r} is not an octal mode such as 0660")
+    return int(digits, 8)
+
+
+def _mac(text: str) -> bytes:
+    parts = text.replace("-", ":").split(":")
+    try:
+        mac = bytes(int(part, 16) for part in parts if len(part) == 2)
+    except ValueError:
+        mac = b""
+    if len(mac) != _MAC_BYTES or len(parts) != _MAC_BYTES:
+        raise ValueError(f"{text!r} is not a MAC address such as 02:00:00:00:00:01")
+    if mac[0] & 1 or not any(mac):
+        raise ValueError(f"{text!r} is not a unicast address")
+    return mac
+
+
+def _words(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
+    names = list(known)
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    for word in words:
+        if word not in names:
+            raise ValueError(f"there is no {what} {word!r}{nearest(word, names)}")
+    return tuple(words)
+
+
+def _features(text: str) -> Feature:
+    known = {name.lower(): bit for name, bit in Feature.__members__.items()}
+    features = NO_FEATURES
+    for word in _words(text, known, "feature"):
+        features |= known[word]
+    return features
+
+
+def _compat(text: str) -> tuple[str, ...]:
+    return _words(text, sorted(COMPAT_SWITCHES), "compat switch")
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}{nearest(text, choices)}")
+        return text
+
+    return read
+
+
+def _port(text: str) -> Port:
+    kind, colon, rest = text.partition(":")
+    if kind == "pair" and colon:
+        return Port("pair", _fds(rest))
+    if text == "tap":
+        return Port("tap")
+    if text == "null":
+        return Port("null")
+    raise ValueError(f"{text!r} is none of tap, pair:FD,FD… and null")
+
+
+_flag: Final = bool
+
+SOCKETS: Final = (
+    Option("socket-path", _text, "PATH", "listen here for a front-end"),
+    Option("fd", _fd, "N", "serve on this socket, listening or connected", (int,)),
+    Option("connect", _text, "PATH", "connect to a front-end that listens here, again and again"),
+    Option("socket-mode", _octal, "OCTAL", "mode of the socket file"),
+    Option("socket-group", _text, "NAME", "group of the socket file"),
+)
+HOST_PORT: Final = (
+    Option("tap", _interface, "NAME", "attach to this tap if it exists and fits, else create it"),
+    Option(
+        *("tap-persist", _flag, "", "a tap created here stays at exit"), types=(bool,), flag=True
+    ),
+    Option(*("tap-fds", _fds, "N,N…", "tap queues that are open already"), types=(), elements=int),
+    Option("netns", _text, "NAME", "network namespace the tap is in"),
+    Option("bridge", _interface, "NAME", "make the tap a port of this bridge"),
+    Option("port", _port, "KIND", "tap (default), pair:FD,FD… or null"),
+)
+DEVICE: Final = (
+    Option("name", _text, "NAME", "what logs and status call the device (net0)"),
+    Option("queues", _number(1, MAX_PAIRS), "N", "queue pairs (4); advised: 2 × vCPU", (int,)),
+    Option("mac", _mac, "MAC", "the device's address (default: random)"),
+    Option("mtu", _number(_MTU_MIN, _MTU_MAX), "N", "MTU of tap and device, in bytes", (int,)),
+    Option("features", _features, "LIST", "offer these and no others", elements=str),
+    Option("no-features", _features, "LIST", "do not offer these", elements=str),
+    Option(
+        *("steering", _choice(*STEERING_NOW, *STEERING_LATER), "OWNER"),
+        "who chooses the receive queue: auto, software, ebpf or kernel-hash",
+    ),
+    Option(
+        *("queue-num-unit", _choice("pairs", "vrings"), "UNIT"),
+        "what the front-end counts queues in: pairs (QEMU, DPDK) or vrings (crosvm, rust-vmm)",
+    ),
+    Option("compat", _compat, "LIST", ", ".join(sorted(COMPAT_SWITCHES)), elements=str),
+    Option("workers", _number(1, MAX_PAIRS), "N", "threads (default: one per pair)", (int,)),
+)
+ALL: Final = {option.key: option for option in (*SOCKETS, *HOST_PORT, *DEVICE)}
+
+
+def _dashed(field: str) -> str:
+    return field.replace("_", "-")
+
+
+assert {option.field for option in ALL.values()} == {f.name for f in fields(DeviceOptions)}  # noqa: S101
