@@ -94,7 +94,7 @@ def test_commands_as_words_and_as_json(serving: Serving) -> None:
 
 GARBAGE = [
     (b"\n", "an empty line is no request; help lists the commands"),
-    (b"stauts\n", "there is no command 'stauts'; did you mean 'status'?"),
+    (b"sstatus\n", "there is no command 'sstatus'; did you mean 'status'?"),
     (b"link\n", "usage: link up|down [DEVICE]"),
     (b"link sideways\n", "usage: link up|down [DEVICE]"),
     (b"status a b\n", "usage: status [DEVICE]"),

@@ -93,7 +93,7 @@ def test_every_key(folder: Path) -> None:
         ("", ["there is no [[device]] table"]),
         ("device = 3", ["device: write each device as a table headed [[device]]"]),
         ("[device]\nname = 'a'", ["device: write each device as a table headed [[device]]"]),
-        ("admn = 'x'\n" + device("a"), ["unknown key 'admn'; did you mean 'admin'?"]),
+        ("adminn = 'x'\n" + device("a"), ["unknown key 'adminn'; did you mean 'admin'?"]),
         (
             "queues = 3\n" + device("a"),
             ["unknown key 'queues'; it belongs into a [[device]] table"],
@@ -145,7 +145,7 @@ def test_the_same_tap_name_in_two_namespaces_is_no_clash(folder: Path) -> None:
 
 
 def test_all_of_it_is_reported_at_once(folder: Path) -> None:
-    text = "admn = 'x'\n" + device("a", "quues = 3\nmtu = 5") + device("b", "fd = 3")
+    text = "adminn = 'x'\n" + device("a", "quues = 3\nmtu = 5") + device("b", "fd = 3")
     (folder / "f").write_text(text)
     done = run("serve", "--config", "f")
     assert (done.returncode, done.stdout) == (2, "")
