@@ -194,13 +194,16 @@ static int command_drain(struct vnet_worker *w, struct vnet_command *command)
 	return 0;
 }
 
+/* A port that is gone takes no orders, which is no reason to refuse the driver's. */
 static int command_attach(struct vnet_worker *w, struct vnet_command *command)
 {
 	struct vnet_pair *pair = &w->engine->pairs[command->pair];
-	int error = pair->port.ops->attach(&pair->port, true);
+	int error = pair->port.gone ? -ENODEV : pair->port.ops->attach(&pair->port, true);
 
-	if (error)
+	if (error && error != -ENODEV)
 		return error;
+	if (error)
+		vnet_worker_port_gone(pair);
 	pair->port.attached = true;
 	error = vnet_worker_update_port(pair);
 	if (error) {

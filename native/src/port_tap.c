@@ -41,7 +41,10 @@ static int tap_attach(struct vnet_port_queue *pq, bool on)
 
 	if (on && VNET_FAILS(VNET_FAIL_PORT_ATTACH))
 		return -EIO;
-	return ioctl(pq->fd, TUNSETQUEUE, &request) < 0 ? tap_error(errno) : 0;
+	if (!ioctl(pq->fd, TUNSETQUEUE, &request))
+		return 0;
+	/* A deleted interface keeps no list of its detached queues: none to attach this one to. */
+	return on && errno == EINVAL ? -ENODEV : tap_error(errno);
 }
 
 /* linux/if_tun.h of kernel 6.2 and later; before that TUNSETOFFLOAD knows no USO */

@@ -95,10 +95,28 @@ class TestTap:
             assert device.statistics().tx_drop_port == 12
             # The control queue, a reset and a new start are answered as before.
             await driver.ctrl.vq_pairs_set(2)
+            await driver.ctrl.vq_pairs_set(4)
             await driver.negotiate(MQ)
             await driver.send(bytes(60))
             await driver.flush()
             assert device.statistics().tx_drop_port == 13
+
+    async def test_a_tap_deleted_while_queues_are_detached_is_reported_once_for_each(
+        self, netns: NetNamespace, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        device = Device(netdev=tap_in(netns))
+        async with device, device.driver() as driver:
+            await driver.negotiate(MQ)
+            with caplog.at_level(logging.WARNING):
+                netns.run(["ip", "link", "delete", "vnet0"])
+                await driver.ctrl.vq_pairs_set(4)
+                await driver.ctrl.vq_pairs_set(1)
+                await driver.ctrl.vq_pairs_set(4)
+                await until(device, lambda: sum("is gone" in m for m in caplog.messages) == 4)
+            await driver.send(bytes(60), queue=3)
+            await driver.flush()
+            assert device.statistics().tx_drop_port == 1
+            assert_idle(device)
 
     async def test_a_tap_that_goes_down_comes_back(
         self, netns: NetNamespace, caplog: pytest.LogCaptureFixture
