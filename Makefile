@@ -22,6 +22,7 @@ C_HEADERS := $(sort $(wildcard native/include/pyvnet/*.h native/src/*.h))
 EXT := $(NATIVE)/_ffi.abi3.so
 EXT_INPUTS := setup.py $(NATIVE)/_ffi.c $(C_SOURCES) $(C_HEADERS)
 FUZZERS := $(patsubst native/fuzz/fuzz_%.c,%,$(sort $(wildcard native/fuzz/fuzz_*.c)))
+PYTHON_FUZZERS := session control
 C_FLAGS := -std=gnu11 -pthread -Inative/include -Inative/src
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Werror
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -152,11 +153,12 @@ build/fuzz/%: native/fuzz/fuzz_%.c $(C_SOURCES) $(C_HEADERS)
 		-DVNET_TEST_HOOKS=1 -o $@ $(filter %.c,$^)
 
 .PHONY: fuzz-replay
-fuzz-replay: $(addprefix build/fuzz-replay/,$(FUZZERS)) ## every corpus file once, gcc's sanitizers
+fuzz-replay: setup $(addprefix build/fuzz-replay/,$(FUZZERS)) ## every corpus file once, gcc's sanitizers
 	@for name in $(FUZZERS); do \
 		echo "fuzz-replay: $$name"; \
 		build/fuzz-replay/$$name native/fuzz/corpus/$$name/*; \
 	done
+	$(PY) -m tests.fuzz.run replay
 
 .PHONY: fuzz-needs
 fuzz-needs:
@@ -172,6 +174,23 @@ fuzz: fuzz-needs ## libFuzzer, FUZZ_SECONDS for each target; new inputs stay in 
 		build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
 			-artifact_prefix=native/fuzz/artifacts/$$name- \
 			build/fuzz/corpus/$$name native/fuzz/corpus/$$name; \
+	done
+	@$(MAKE) --no-print-directory fuzz-python
+
+# atheris is wanted for this alone, and installed here alone.
+$(VENV)/.fuzz: constraints.txt | $(VENV)/.deps
+	$(PY) -m pip install -q -c constraints.txt atheris
+	touch $@
+
+.PHONY: fuzz-python
+fuzz-python: setup $(VENV)/.fuzz ## atheris over the targets in tests/fuzz, FUZZ_SECONDS for each
+	@mkdir -p build/fuzz/artifacts
+	@for name in $(PYTHON_FUZZERS); do \
+		echo "fuzz: $$name"; \
+		mkdir -p build/fuzz/corpus/$$name; \
+		$(PY) -m tests.fuzz.run $$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+			-print_final_stats=1 -artifact_prefix=build/fuzz/artifacts/$$name- \
+			build/fuzz/corpus/$$name tests/fuzz/corpus/$$name; \
 	done
 
 # --- checks ---------------------------------------------------------------------

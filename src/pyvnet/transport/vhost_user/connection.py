@@ -37,6 +37,8 @@ _FD_SIZE: Final = array.array("i").itemsize
 _SCM_MAX_FD: Final = 253  # more than the kernel lets through in one message
 _ANCILLARY: Final = socket.CMSG_SPACE(_SCM_MAX_FD * _FD_SIZE)
 
+_GONE: Final = "it closed the connection"
+
 MAX_PAIRS: Final = 127  # a vring's index has 8 bits in some messages
 
 
@@ -184,8 +186,8 @@ class Backend:
                     return
         except BlockingIOError:
             return
-        except ConnectionError as error:
-            self.disconnect(str(error) or type(error).__name__)
+        except ConnectionError:
+            self.disconnect(_GONE)
         except PyvnetError as error:
             self.disconnect(str(error))
         except Exception:  # noqa: BLE001 - a fault of ours costs this front-end, no other
@@ -200,7 +202,7 @@ class Backend:
         data, fds = _receive(sock, session.missing)
         if not data:
             _close(fds)
-            self.disconnect("it closed the connection")
+            self.disconnect(_GONE)
             return False
         message = session.receive(data, fds)
         if message is not None:
@@ -234,8 +236,8 @@ class Backend:
             sent = sock.send(self._unsent, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return
-        except ConnectionError as error:
-            self.disconnect(str(error))
+        except ConnectionError:
+            self.disconnect(_GONE)
             return
         del self._unsent[:sent]
         if not self._unsent:
