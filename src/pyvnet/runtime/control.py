@@ -8,12 +8,13 @@ A command that asks for frames to move differently is answered when they do
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.datapath.engine import MalformedCommandError
-from pyvnet.errors import DriverError, FrontendError
+from pyvnet.errors import DriverError, FrontendError, HostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ _log = logging.getLogger("pyvnet")
 
 _BURST: Final = 16  # commands carried out in one go, before other callbacks have their turn
 _POLL_SECONDS: Final = 0.01  # between two looks at a ring without a kick fd
+_FDS_CURE: Final = "raise RLIMIT_NOFILE"
 
 
 class ControlQueue:
@@ -49,7 +51,8 @@ class ControlQueue:
     def start(self, engine: Engine, kick_fd: int, *, enabled: bool) -> None:
         """The ring runs now; commands from before the start are looked for at once.
 
-        Raises FrontendError for a kick fd that cannot be waited for.
+        Raises FrontendError for a kick fd that cannot be waited for, HostError
+        when there is no descriptor left for our own copy.
         """
         self.stop()
         self._engine = engine
@@ -62,7 +65,7 @@ class ControlQueue:
         loop = self._loop
         if loop is None:
             return
-        copy = os.dup(kick_fd) if kick_fd >= 0 else -1
+        copy = _duplicate(kick_fd)
         if copy >= 0:
             try:
                 loop.add_reader(copy, self._on_kick)
@@ -98,13 +101,7 @@ class ControlQueue:
             self._loop.call_soon(self._run, self._run_number)
 
     def _on_kick(self) -> None:
-        try:
-            alive = bool(os.read(self._kick, 8))
-        except BlockingIOError:
-            return
-        except OSError:
-            alive = False
-        if not alive and self._loop is not None:
+        if not _drain(self._kick) and self._loop is not None:
             # The other end is gone and would be readable for ever: look at the ring now and then.
             self._unwatch()
         self._run(self._run_number)
@@ -136,3 +133,31 @@ class ControlQueue:
     def _poll_now(self, number: int) -> None:
         self._poll = None
         self._run(number)
+
+
+def _duplicate(fd: int) -> int:
+    if fd < 0:
+        return -1
+    try:
+        return os.dup(fd)
+    except OSError as error:
+        raise HostError("cannot watch a kick fd", error.errno, _FDS_CURE) from error
+
+
+def _drain(fd: int) -> bool:
+    """Consume a kick; whether another can come.
+
+    Never waits.  Others have the file too: they may have emptied it since it was
+    readable, and O_NONBLOCK is theirs to take away.
+    """
+    try:
+        try:
+            return bool(os.preadv(fd, [bytearray(8)], -1, os.RWF_NOWAIT))
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+        return bool(os.read(fd, 8))  # a pipe or socket before Linux 6.5
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False

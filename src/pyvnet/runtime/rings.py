@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from pyvnet.errors import FrontendError, UsageError
+from pyvnet.errors import PyvnetError, UsageError
 from pyvnet.spec.features import Feature
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Rings:
         if queue.index == self._controlq:
             try:
                 self._control.start(self._engine, queue.kick_fd, enabled=enabled)
-            except FrontendError:
+            except PyvnetError:
                 self.stop(queue.index)
                 raise
 

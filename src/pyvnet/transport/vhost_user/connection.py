@@ -120,6 +120,8 @@ class Backend:
         sock.close()
         try:
             session.close(self._perform)
+        except PyvnetError as error:
+            _log.error("%s: what the front-end left is not in order: %s", self._name, error)
         finally:
             if self._channel is not None:
                 self._channel.close()
@@ -219,7 +221,7 @@ class Backend:
             return
         if not self._unsent:
             try:
-                sent = self._socket.send(data, socket.MSG_NOSIGNAL)
+                sent = self._socket.send(data, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
             except BlockingIOError:
                 sent = 0
             data = data[sent:]
@@ -233,7 +235,7 @@ class Backend:
         if sock is None or loop is None:
             return
         try:
-            sent = sock.send(self._unsent, socket.MSG_NOSIGNAL)
+            sent = sock.send(self._unsent, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except ConnectionError:
@@ -288,7 +290,8 @@ class Backend:
 
 def _receive(sock: socket.socket, wanted: int) -> tuple[bytes, list[int]]:
     """Up to ``wanted`` bytes and the fds beside them; raises FrontendError for too many fds."""
-    data, ancillary, flags, _ = sock.recvmsg(wanted, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    how = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT  # whoever gave us the socket has it too
+    data, ancillary, flags, _ = sock.recvmsg(wanted, _ANCILLARY, how)
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

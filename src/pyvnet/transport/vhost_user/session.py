@@ -149,13 +149,27 @@ class Session:
         return bool(wanted and agreed) and not (row is not None and row.answers)
 
     def close(self, perform: Callable[[Action], Any]) -> None:
-        """The conversation is over: stop every ring, let go of memory and fds."""
+        """The conversation is over: stop every ring, let go of memory and fds.
+
+        All of it, whatever fails on the way; raises the first error afterwards.
+        """
+        errors: list[PyvnetError] = []
+
+        def attempt(action: Action) -> Any:
+            try:
+                return perform(action)
+            except PyvnetError as error:
+                errors.append(error)
+                return 0, 0  # of a ring, where it stands
+
         try:
-            _run(self._end(), perform)
+            _run(self._end(), attempt)
         finally:
             close_all(self._fds)
             self._fds = []
             self.state.close()
+        if errors:
+            raise errors[0]
 
     def _end(self) -> SubSteps:
         yield from rings.halt_all(self.state)
