@@ -14,6 +14,10 @@ CC := gcc
 endif
 # More arguments for pytest: make test PYTEST_ARGS='-x tests/device'
 PYTEST_ARGS ?=
+# Test processes side by side; 0 runs the tests in pytest's own process, as debuggers want it.
+JOBS ?= 2
+# A file's tests stay together: they share guests and devices.
+PYTEST := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 FUZZ_SECONDS ?= 60
 
 NATIVE := src/pyvnet/_native
@@ -97,11 +101,11 @@ $(GUEST_KERNEL): tools/guest_kernel.sh
 
 .PHONY: test
 test: setup native-hooks test-needs ## the whole suite but the soak
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) $(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: test-debug
 test-debug: setup native-hooks test-needs ## the asyncio tests again, with asyncio's debug mode
-	PYTHONASYNCIODEBUG=1 $(PY) -m pytest -m 'asyncio and not soak' $(PYTEST_ARGS)
+	PYTHONASYNCIODEBUG=1 $(PY) $(PYTEST) -m 'asyncio and not soak' $(PYTEST_ARGS)
 
 .PHONY: soak
 soak: setup native-hooks test-needs ## the long tests
@@ -129,7 +133,7 @@ asan: UBSAN = print_stacktrace=1:log_path=$(CURDIR)/build/asan/report
 asan: PRELOAD = $$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)
 asan: setup native-asan test-needs ## the whole suite over the ASan and UBSan build
 	$(call SANITIZED,asan,ASAN_OPTIONS=$(ASAN) UBSAN_OPTIONS=$(UBSAN) LD_PRELOAD="$(PRELOAD)" \
-		$(PY) -m pytest $(SLOW) $(PYTEST_ARGS))
+		$(PY) $(PYTEST) $(SLOW) $(PYTEST_ARGS))
 
 # TSan's shadow memory needs the address layout setarch -R gives.
 .PHONY: tsan
@@ -139,7 +143,7 @@ tsan: TSAN = halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tool
 tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
 	$(call SANITIZED,tsan,TSAN_OPTIONS=$(TSAN):log_path=$(CURDIR)/build/tsan/report \
 		LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
-		setarch -R $(PY) -m pytest $(SLOW) -m 'tsan and not soak' $(PYTEST_ARGS))
+		setarch -R $(PY) $(PYTEST) $(SLOW) -m 'tsan and not soak' $(PYTEST_ARGS))
 
 # --- fuzzing --------------------------------------------------------------------
 

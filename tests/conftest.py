@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
-# Threads and descriptors of a stopped worker leave /proc a moment after pthread_join().
-SETTLE_SECONDS = 1.0
+# Threads and descriptors leave /proc a moment after they were joined, on a busy machine a long one.
+SETTLE_SECONDS = 10.0
 _CLONE_NEWNET = 0x40000000  # os.unshare() comes with Python 3.12
 _FAILED = pytest.StashKey[bool]()
 _FOREIGN = pytest.StashKey[list[str]]()
@@ -152,7 +152,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if foreign:
         config.hook.pytest_deselected(items=foreign)
         config.stash[_FOREIGN] = [item.nodeid for item in foreign]
-        items[:] = runnable
+    # Guests take longest: a process that began with one must not be the last to end.
+    items[:] = sorted(runnable, key=lambda item: "/system/" not in item.nodeid)
 
 
 def _check_requirements(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -168,6 +169,19 @@ def _check_requirements(config: pytest.Config, items: list[pytest.Item]) -> None
         raise pytest.UsageError("no such requirement: " + "; ".join(sorted(unknown)))
     if target := config.getoption("--requirements-to"):
         Path(target).write_text(json.dumps({test: sorted(set(ids)) for test, ids in cited.items()}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints the summary, where the tests ran in another."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["foreign"] = session.config.stash.get(_FOREIGN, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear it; every process collected the same tests."""
+    if foreign := getattr(node, "workeroutput", {}).get("foreign"):
+        node.config.stash[_FOREIGN] = foreign
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
