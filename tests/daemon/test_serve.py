@@ -183,6 +183,23 @@ def test_a_second_front_end_is_turned_away_and_the_first_goes_on() -> None:
         assert serving.log.count("refused") == 2
 
 
+@LOOPS
+@pytest.mark.usefixtures("folder")
+def test_who_comes_right_after_the_last_one_left_is_let_in(loop: str) -> None:
+    """Both are news to the service at once: the old one's last words, its end, and the next."""
+    with Serving("--socket-path", "s", *NULL, PYVNET_LOOP=loop) as serving:
+        with closing(front_end("s")) as last:
+            assert ask_features(last)
+            serving.process.send_signal(signal.SIGSTOP)
+            last.sendall(message(Request.SET_OWNER) * 40 + bytes(5))
+        with closing(front_end("s")) as following:
+            following.sendall(message(Request.GET_FEATURES))
+            serving.process.send_signal(signal.SIGCONT)
+            assert following.recv(HEADER.size + 8)
+        assert serving.end() == 0
+        assert "refused" not in serving.log
+
+
 @pytest.mark.usefixtures("folder")
 async def test_a_driver_gets_its_frames_over_the_socket() -> None:
     """The whole way: our driver, the socket, the device, and the wire behind it."""

@@ -85,8 +85,8 @@ class Listening:
 
     def _accept(self) -> None:
         backend = self._backend
-        if backend is None:
-            return
+        if backend is None or backend.hung_up:
+            return  # the last one's end comes first; in the loop's next turn, or the one after
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):

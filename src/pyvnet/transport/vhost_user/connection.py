@@ -13,6 +13,7 @@ import array
 import asyncio
 import logging
 import os
+import select
 import socket
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -88,6 +89,15 @@ class Backend:
     def connected(self) -> bool:
         """Whether a front-end has the device."""
         return self._session is not None
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the front-end has left and its last words are still to be read."""
+        if self._socket is None:
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def serve(self, sock: socket.socket) -> asyncio.Future[str]:
         """Take over a connected stream socket and serve its front-end.
