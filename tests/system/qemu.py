@@ -9,9 +9,11 @@ The second one is the kernel's console, kept for failures.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 KERNEL: Final = Path(__file__).parents[2] / "build/guest"
 GUEST_MAC: Final = "02:00:00:00:65:01"
+_MONITOR_PROMPT: Final = b"(qemu) "
 # In the order they are loaded.
 _MODULES: Final = (
     "virtio_ring",
@@ -33,6 +36,7 @@ _MODULES: Final = (
     "net_failover",
     "virtio_net",
 )
+_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 _INIT: Final = """\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -62,12 +66,27 @@ def make_initramfs(directory: Path) -> Path:
     if not busybox or b"/lib64/ld-linux" in busybox or not (KERNEL / "vmlinuz").exists():
         raise ProgramError("no guest kernel or no static busybox: make test-needs")
     files = [("init", 0o100755, _INIT.format(modules=" ".join(_MODULES)).encode())]
-    files += [(name, 0o040755, b"") for name in ("bin", "dev", "proc", "sys", "tmp")]
-    files += [("bin/busybox", 0o100755, busybox)]
+    ethtool = _with_libraries("ethtool")
+    folders = {str(folder) for name, *_ in ethtool for folder in Path(name).parents} - {"."}
+    folders |= {"bin", "dev", "proc", "sys", "tmp"}
+    files += [(name, 0o040755, b"") for name in sorted(folders)]
+    files += [("bin/busybox", 0o100755, busybox), *ethtool]
     files += [(f"{name}.ko", 0o100644, (KERNEL / f"{name}.ko").read_bytes()) for name in _MODULES]
     made = directory / "initramfs"
     made.write_bytes(gzip.compress(_cpio(files), 1))
     return made
+
+
+def _with_libraries(program: str) -> list[tuple[str, int, bytes]]:
+    """A program and its libraries, where it looks for them."""
+    found = shutil.which(program, path=_PATH)
+    if found is None:
+        raise ProgramError(f"no {program}: make test-needs")
+    # Without the caller's variables: a preloaded sanitizer is no library of the program's.
+    done = subprocess.run(["ldd", found], env={"PATH": _PATH}, check=True, capture_output=True)
+    libraries = re.findall(r"(/\S+) \(0x", done.stdout.decode())
+    files = {f"bin/{program}": found} | {name.lstrip("/"): name for name in libraries}
+    return [(name, 0o100755, Path(source).read_bytes()) for name, source in files.items()]
 
 
 def _cpio(files: Iterable[tuple[str, int, bytes]]) -> bytes:
@@ -104,6 +123,7 @@ class Guest:
         cpus: int = 1,
     ) -> None:
         self._console = directory / "console.log"
+        self._monitor = directory / "monitor.sock"
         # vectors=0: this QEMU ends in a segmentation fault with MSI-X over vhost-user under TCG.
         nic = f"virtio-net-pci,netdev=net0,mac={GUEST_MAC},vectors=0,romfile="
         self.program = Program(
@@ -115,6 +135,8 @@ class Guest:
                 *("-kernel", str(KERNEL / "vmlinuz"), "-initrd", str(initramfs), "-append", _BOOT),
                 *("-chardev", "stdio,id=agent,signal=off", "-serial", "chardev:agent"),
                 *("-serial", f"file:{self._console}"),
+                *("-chardev", f"socket,id=monitor,path={self._monitor},server=on,wait=off"),
+                *("-mon", "chardev=monitor"),
                 *(("-chardev", chardev) if chardev else ()),
                 *("-netdev", f"{netdev},id=net0"),
                 *("-device", f"{nic},{device}" if device else nic),
@@ -140,3 +162,16 @@ class Guest:
         if status[1] != "0":
             raise self.program.error(f"guest: {command!r} ended with status {status[1]}")
         return re.sub(r"status \d+\n?$", "", self.program.output[before:])
+
+    async def monitor(self, command: str) -> None:
+        """Give QEMU itself a command, such as ``stop``; returns once it is carried out."""
+        reader, writer = await asyncio.open_unix_connection(str(self._monitor))
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                await reader.readuntil(_MONITOR_PROMPT)
+                writer.write(command.encode() + b"\n")
+                await reader.readuntil(b"\n")  # it echoes
+                await reader.readuntil(_MONITOR_PROMPT)
+        finally:
+            writer.close()
+            await writer.wait_closed()

@@ -278,6 +278,26 @@ def test_memory_slots(front: Conversation) -> None:
     assert len(asked.regions) == MAX_SLOTS - 1
 
 
+def test_a_region_added_again_takes_its_own_place(front: Conversation) -> None:
+    front.negotiate()
+    regions = [RegionDescription(GPA + i * SIZE, SIZE, UVA + i * SIZE, 0) for i in range(MAX_SLOTS)]
+    for region in (*regions, *regions):
+        front.send(Request.ADD_MEM_REG, pack_region(region), [memory_fd()], need_reply=True)
+    assert [held.description for held in front.state.regions] == regions
+    first, fds = regions[0], {held.fd.number for held in front.state.regions}
+    assert len(fds) == MAX_SLOTS
+    assert min(fds) >= 0
+    for almost in (
+        RegionDescription(first.gpa, first.size, first.uva, 4096),
+        RegionDescription(first.gpa, first.size - 4096, first.uva, 0),
+    ):
+        front.send(Request.REM_MEM_REG, pack_region(regions[-1]))
+        refused(front, Request.ADD_MEM_REG, pack_region(almost), fds=1)
+        front.send(Request.ADD_MEM_REG, pack_region(regions[-1]), [memory_fd()])
+    front.send(Request.REM_MEM_REG, pack_region(first))
+    refused(front, Request.REM_MEM_REG, pack_region(first))
+
+
 def test_rem_mem_reg_of_the_last_region_lets_go_of_all_memory(front: Conversation) -> None:
     front.ready()
     front.took()
