@@ -133,6 +133,11 @@ def snapshot(front: Conversation) -> object:
     return state.features, state.status, state.status_used, state.reset_armed, regions, rings
 
 
+def running(front: Conversation) -> set[int]:
+    """Rings the engine has."""
+    return {ring.index for ring in front.state.in_order() if ring.running}
+
+
 def total() -> int:
     """Actions of the whole script."""
     with Failing(0, HostError("never")) as front:
@@ -167,11 +172,12 @@ def test_what_fails_once_is_refused_and_then_taken(number: int, error: Exception
     before = open_fds()
     with Failing(0, error) as whole, Failing(number, error) as front:
         for line in script():
-            was = snapshot(front)
+            was, was_running = snapshot(front), running(front)
             try:
                 front.say(line)
             except RefusalError:
                 assert number <= front.count
+                assert running(front) <= was_running, "a refused message started a ring"
                 assert snapshot(front) == was or line.request in NOT_UNDONE
                 front.say(line)
             except FrontendError:

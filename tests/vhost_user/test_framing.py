@@ -65,10 +65,12 @@ def test_the_end_may_come_after_any_byte() -> None:
     data = message(
         Request.SET_MEM_TABLE, pack_memory_table((RegionDescription(GPA, SIZE, UVA, 0),))
     )
+    before = fd_count()
     for length in range(1, len(data)):
         with Conversation() as front:
             front.negotiate()
             assert front.raw(data[:length], [memory_fd()]) == b""
+    assert fd_count() == before
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,15 @@ from tests.vhost_user.support import (
 
 REGION = RegionDescription(GPA, SIZE, UVA, 0)
 
+# In order but for what the test says.
+PAYLOADS: dict[int, bytes] = {
+    Request.GET_CONFIG: ConfigSpace(0, 8, 0, bytes(8)).pack(),
+    Request.SET_CONFIG: ConfigSpace(0, 8, 0, bytes(8)).pack(),
+    Request.ADD_MEM_REG: pack_region(RegionDescription(GPA + SIZE, SIZE, UVA + SIZE, 0)),
+    Request.REM_MEM_REG: pack_region(REGION),
+    Request.SET_BACKEND_REQ_FD: b"",
+}
+
 
 # Features.
 
@@ -120,7 +129,12 @@ def test_a_message_whose_protocol_feature_was_not_negotiated(
     front: Conversation, request_id: int
 ) -> None:
     front.tell(Request.SET_PROTOCOL_FEATURES, int(ProtocolFeature.REPLY_ACK))
-    refused(front, request_id, bytes(40))
+    row = TABLE[request_id]
+    payload = PAYLOADS.get(request_id, b"" if row.empty else pack_u64(1500))
+    refused(front, request_id, payload, fds=row.fds[0])
+    fds = [event_fd() for _ in range(row.fds[0])]
+    with pytest.raises(FrontendError, match="was not negotiated"):
+        front.send(request_id, payload, fds)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +333,7 @@ def test_a_memory_region_of_the_wrong_length(
     front: Conversation, request_id: int, length: int
 ) -> None:
     front.ready()
-    refused(front, request_id, (pack_region(REGION) + bytes(40))[:length], fds=1)
+    refused(front, request_id, (PAYLOADS[request_id] + bytes(40))[:length], fds=1)
 
 
 @pytest.mark.requirement("PF-A-09")

@@ -224,6 +224,19 @@ def test_a_kick_before_the_ring_was_described(front: Conversation) -> None:
     refused(front, Request.SET_VRING_KICK, pack_u64(0), fds=1)
 
 
+def test_a_kick_before_the_size_is_known(front: Conversation) -> None:
+    front.ready()
+    front.send(Request.SET_VRING_ADDR, VringAddress(0, 0, UVA, UVA, UVA).pack())
+    refused(front, Request.SET_VRING_KICK, pack_u64(0), fds=1)
+
+
+@pytest.mark.parametrize("flags", [2, 3, 2**31, 0xFFFFFFFF])
+def test_address_flags_nobody_defined(front: Conversation, flags: int) -> None:
+    front.ready()
+    refused(front, Request.SET_VRING_ADDR, VringAddress(0, flags, UVA, UVA, UVA).pack())
+    assert front.state.ring(0).address is None
+
+
 def test_a_kick_before_features(front: Conversation) -> None:
     front.negotiate()
     front.give_memory()

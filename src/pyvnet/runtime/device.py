@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pyvnet.datapath.engine import Engine, MemoryLost, PortGone, RingBroken
 from pyvnet.datapath.memory import GuestMemory
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from pyvnet.transport.base import DeviceUser
 
 _log = logging.getLogger("pyvnet")
+
+_NOTED_COMMANDS: Final = 20
 
 
 class Device:
@@ -102,6 +104,7 @@ class Device:
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._user: DeviceUser | None = None
+        self._notes = 0
         self._control = ControlQueue(self._execute, self._malformed_command)
         self._open_rings: Rings | None = None
 
@@ -196,6 +199,7 @@ class Device:
             raise UsageError("the device has a driver already; close that one first")
         self.engine  # noqa: B018 - raises when not open
         self._user = user
+        self._notes = 0
 
     def detach(self, *, reset: bool) -> None:
         """Free the device for the next user."""
@@ -349,8 +353,16 @@ class Device:
             transition = self._device.refuse(transition, str(error))
         self._device.commit(transition)
         if transition.note:
-            _log.info("control: %s", transition.note)
+            self._note(transition.note)
         return transition.answer or b""
+
+    def _note(self, note: str) -> None:
+        """One line each, up to a number for each user: the log is not the driver's to fill."""
+        self._notes += 1
+        if self._notes <= _NOTED_COMMANDS:
+            _log.info("control: %s", note)
+        if self._notes == _NOTED_COMMANDS:
+            _log.info("control: remarks on further commands of this driver are not logged")
 
     def _malformed_command(self) -> None:
         self.perform(self._device.control(b"", 0))

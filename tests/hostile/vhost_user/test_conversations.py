@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from pyvnet.spec.vhost_user import (
 )
 from tests.hostile.rig import expect_held, held
 from tests.hostile.vhost_user.world import (
+    ANSWERED,
     FDS,
     GPA,
     REGION,
@@ -34,6 +36,7 @@ from tests.hostile.vhost_user.world import (
     Said,
     World,
     conversation,
+    memory,
     opening,
     ring,
     say,
@@ -326,3 +329,49 @@ async def test_a_front_end_that_floods_leaves_others_their_turn(
         assert heard > 20 * len(flood) * 50
         # What was cut by the socket is the middle of a message.
         assert "closed" in await liar.over()
+
+
+async def test_refusals_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    wrong = say(Request.SET_VRING_NUM, VringState(9, 64).pack(), need_reply=True)
+    async with world(caplog) as here:
+        for _ in range(2):
+            here.lines()
+            await here.hear([*opening(), *[wrong] * 100])
+            *refusals, last_but_one, last = here.lines()
+            assert len(set(refusals)) == 1
+            assert len(refusals) == 10
+            assert last_but_one == "victim: what else is refused on this connection is not logged"
+            assert last == "victim: front-end disconnected: it closed the connection"
+
+
+@pytest.mark.requirement("PF-A-18")
+async def test_a_ring_between_its_base_and_its_next_kick(caplog: pytest.LogCaptureFixture) -> None:
+    """Frames and kicks from either side meet a ring that is not there; then it goes on."""
+    async with world(caplog) as here:
+        liar = here.connect()
+        backing, kick = memory(), os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            for said in (*opening(), *ring(0), *ring(1)):
+                if said.request == Request.SET_MEM_TABLE:
+                    liar.utter(said.data, [os.dup(backing)])
+                elif said.request == Request.SET_VRING_KICK:
+                    liar.utter(said.data, [os.dup(kick)])
+                elif said.request not in ANSWERED:
+                    liar.say(said)
+            for index in (0, 1):
+                base = await liar.ask(Request.GET_VRING_BASE, VringState(index, 0).pack())
+                assert VringState.unpack(base) == VringState(index, 0)
+            frozen = os.pread(backing, 0x8000, 0)
+            for _ in range(50):
+                here.port.wire(0).send(b"\xff" * 60)
+                os.eventfd_write(kick, 1)
+            liar.say(say(Request.SET_VRING_CALL, pack_u64(0), "eventfd"))
+            here.neighbour.begin()
+            await here.neighbour.end()
+            assert await liar.ask(Request.GET_FEATURES)
+            assert os.pread(backing, 0x8000, 0) == frozen, "a ring that was stopped is used"
+        finally:
+            os.close(kick)
+            os.close(backing)
+        assert await liar.over() == "it closed the connection"
+        await here.works()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pyvnet")
 
 _BURST: Final = 16  # messages taken before other callbacks of the loop have their turn
+_NOTED_REFUSALS: Final = 10
 _FD_SIZE: Final = array.array("i").itemsize
 _SCM_MAX_FD: Final = 253  # more than the kernel lets through in one message
 _ANCILLARY: Final = socket.CMSG_SPACE(_SCM_MAX_FD * _FD_SIZE)
@@ -221,10 +222,18 @@ class Backend:
             try:
                 self._send(session.handle(message, self._perform))
             except RefusedError as refusal:
-                _log.warning("%s: %s", self._name, refusal)
+                self._note(refusal)
                 self._send(refusal.answer)
             self._pass_config_change()
         return True
+
+    def _note(self, refusal: RefusedError) -> None:
+        """One line for each refusal, up to a number: the log is not the front-end's to fill."""
+        count = self._session.refused if self._session is not None else 0
+        if count <= _NOTED_REFUSALS:
+            _log.warning("%s: %s", self._name, refusal)
+        if count == _NOTED_REFUSALS:
+            _log.warning("%s: what else is refused on this connection is not logged", self._name)
 
     def _send(self, data: bytes) -> None:
         if not data or self._socket is None or self._loop is None:
