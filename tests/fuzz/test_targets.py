@@ -47,14 +47,14 @@ def test_an_fd_left_open_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_that_overlaps_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_check", lambda _regions: None)
     data = bytes([session.MESSAGE, 16, 8, 0]) + (0x8000).to_bytes(8, "little")
-    for _ in range(2):
-        data += bytes([session.MESSAGE | 1 << 2, 1, 37, 40, 0]) + region()
+    for size in (0x1000, 0x2000):
+        data += bytes([session.MESSAGE | 1 << 2, 1, 37, 40, 0]) + region(size)
     with pytest.raises(AssertionError, match="regions overlap"):
         session.check(data)
 
 
-def region() -> bytes:
-    numbers = (0, 0x1000, 0x1000, 0x1000, 0)
+def region(size: int) -> bytes:
+    numbers = (0, 0x1000, size, 0x1000, 0)
     return b"".join(number.to_bytes(8, "little") for number in numbers)
 
 

@@ -209,7 +209,7 @@ WITNESSES: Final[dict[Check, Callable[[], None]]] = {
         fds_that_do_not_fit,
     Check(M, "set_mem_table", "len(descriptions) != len(message.fds)"):
         on(messages.test_set_mem_table_with_the_wrong_number_of_fds, 2),
-    Check(M, "add_mem_reg", "len(state.regions) == MAX_SLOTS"):
+    Check(M, "add_mem_reg", "len(others) == MAX_SLOTS"):
         on(messages.test_memory_slots),
     Check(M, "rem_mem_reg", "len(kept) == len(state.regions)"):
         on(messages.test_rem_mem_reg_twice_or_of_something_unknown),
