@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
@@ -179,6 +180,21 @@ def test_a_checksum_asked_for_is_asked_of_the_host_port_as_it_is() -> None:
         rig.wait_sent(0, 1)
         wired = rig.port.wire(0).recv()
         assert NetHdr.unpack(wired.header) == NetHdr(NEEDS_CSUM, csum_start=34, csum_offset=6)
+        assert wired.data == frame
+
+
+@pytest.mark.requirement("NET-TX-04", "OUR-TX-12")
+@pytest.mark.parametrize("hdr_len", [0, 1, 53, 55, 0xFFFF])
+def test_the_header_length_a_driver_gives_is_not_believed(hdr_len: int) -> None:
+    """Without GUEST_HDRLEN it is a hint; the host port is told what the frame says."""
+    frame, asked = FRAMES["tcp4"], fitting(FRAMES["tcp4"])
+    with Rig(pairs=1) as rig:
+        rig.policy(host_offloads=HOST)
+        transmit(rig, replace(asked, hdr_len=hdr_len), frame)
+        rig.transmitq(0).publish()
+        rig.wait_sent(0, 1)
+        wired = rig.port.wire(0).recv()
+        assert NetHdr.unpack(wired.header).hdr_len == asked.csum_start + 20
         assert wired.data == frame
 
 
