@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -104,22 +105,19 @@ class Wire:
             self._waiting = False
 
 
-class Pair:
-    """``Pair(queues)``: a host port and, per queue, the ``wire()`` behind it.
-
-    Raises:
-        UsageError: less than one queue.
-    """
+class SocketPort(ABC):
+    """A host port of sockets, one per queue, wherever they come from."""
 
     kind: Final = "pair"
 
     def __init__(self, queues: int) -> None:
-        if queues < 1:
-            raise UsageError(f"{queues} queues asked for; at least one is needed")
         self._queues = queues
         self._ends: tuple[socket.socket, ...] = ()
-        self._wires: tuple[Wire, ...] = ()
         self._undo = ExitStack()
+
+    @abstractmethod
+    def _open(self, undo: ExitStack) -> tuple[socket.socket, ...]:
+        """Return the device's ends; ``undo`` lets go of them."""
 
     @property
     def queues(self) -> int:
@@ -131,30 +129,24 @@ class Pair:
         """The device's ends; empty unless open."""
         return tuple(end.fileno() for end in self._ends)
 
-    def wire(self, queue: int) -> Wire:
-        """The far end of ``queue``; the same object every time."""
-        return self._wires[queue]
-
     def open(self) -> None:
-        """Make the sockets; raises HostError when there are no fds left."""
+        """Get the sockets ready; raises HostError when that cannot be."""
         if self._ends:
             raise UsageError("this pair is open already; close it first")
         with ExitStack() as undo:
-            pairs = [_make_pair(undo) for _ in range(self._queues)]
+            ends = self._open(undo)
             self._undo = undo.pop_all()
-        self._ends = tuple(near for near, _ in pairs)
-        self._wires = tuple(Wire(far) for _, far in pairs)
+        self._ends = ends
 
     def close(self) -> None:
-        """Close both ends of every queue; harmless to repeat."""
+        """Let go of the sockets; harmless to repeat."""
         self._ends = ()
-        self._wires = ()
         self._undo.close()
 
-    def set_carrier(self, *, on: bool) -> None:
+    def set_carrier(self, *, on: bool) -> None:  # noqa: B027 - doing nothing is right
         """There is no cable."""
 
-    def watch_carrier(self, callback: Callable[[bool], None]) -> None:
+    def watch_carrier(self, callback: Callable[[bool], None]) -> None:  # noqa: B027
         """There is no cable."""
 
     def send(self, frame: bytes) -> None:
@@ -165,7 +157,7 @@ class Pair:
         """``kind``, ``queues``, and when open ``frame_max``: bytes of the largest frame."""
         described: dict[str, Any] = {"kind": self.kind, "queues": self.queues}
         if self._ends:
-            described["frame_max"] = frame_max(self._ends[0])
+            described["frame_max"] = _frame_max(self._ends[0])
         return described
 
     def __enter__(self) -> Self:
@@ -174,6 +166,30 @@ class Pair:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Pair(SocketPort):
+    """``Pair(queues)``: a host port and, per queue, the ``wire()`` behind it.
+
+    Raises:
+        UsageError: less than one queue.
+    """
+
+    def __init__(self, queues: int) -> None:
+        if queues < 1:
+            raise UsageError(f"{queues} queues asked for; at least one is needed")
+        super().__init__(queues)
+        self._wires: tuple[Wire, ...] = ()
+
+    def wire(self, queue: int) -> Wire:
+        """The far end of ``queue``; the same object every time."""
+        return self._wires[queue]
+
+    def _open(self, undo: ExitStack) -> tuple[socket.socket, ...]:
+        pairs = [_make_pair(undo) for _ in range(self.queues)]
+        self._wires = tuple(Wire(far) for _, far in pairs)
+        undo.callback(setattr, self, "_wires", ())
+        return tuple(near for near, _ in pairs)
 
 
 def _make_pair(undo: ExitStack) -> tuple[socket.socket, socket.socket]:
@@ -188,7 +204,7 @@ def _make_pair(undo: ExitStack) -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
-def frame_max(end: socket.socket) -> int:
+def _frame_max(end: socket.socket) -> int:
     """Bytes of the largest frame that goes into ``end``."""
     room = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     return min(room - _MESSAGE_OVERHEAD - HEADER_SIZE, FRAME_MAX)

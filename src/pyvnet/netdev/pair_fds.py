@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from pyvnet.errors import HostError, UsageError
-from pyvnet.netdev.pair import BUFFER, frame_max, send_frame
+from pyvnet.netdev.pair import BUFFER, SocketPort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+    from contextlib import ExitStack
 
 _CURE: Final = "hand over one end of a connected AF_UNIX SOCK_SEQPACKET socket per queue"
 
 
-class PairFds:
+class PairFds(SocketPort):
     """A host port of sockets that are open already, one per queue.
 
     The fds stay the caller's; ``open()`` looks at them through duplicates.
@@ -26,61 +26,14 @@ class PairFds:
         UsageError: no fd, or one that is named twice.
     """
 
-    kind: Final = "pair"
-
     def __init__(self, fds: Sequence[int]) -> None:
         check_numbers(fds)
+        super().__init__(len(fds))
         self._given = tuple(fds)
-        self._ends: tuple[socket.socket, ...] = ()
-        self._undo = ExitStack()
 
-    @property
-    def queues(self) -> int:
-        """Number of queues."""
-        return len(self._given)
-
-    @property
-    def fds(self) -> tuple[int, ...]:
-        """The device's ends; empty unless open."""
-        return tuple(end.fileno() for end in self._ends)
-
-    def open(self) -> None:
-        """Check the sockets and make them nonblocking; raises HostError for one that is none."""
-        if self._ends:
-            raise UsageError("this pair is open already; close it first")
-        with ExitStack() as undo:
-            ends = tuple(_take(fd, undo) for fd in self._given)
-            self._undo = undo.pop_all()
-        self._ends = ends
-
-    def close(self) -> None:
-        """Let go of the sockets, blocking again if they were; harmless to repeat."""
-        self._ends = ()
-        self._undo.close()
-
-    def set_carrier(self, *, on: bool) -> None:
-        """There is no cable."""
-
-    def watch_carrier(self, callback: Callable[[bool], None]) -> None:
-        """There is no cable."""
-
-    def send(self, frame: bytes) -> None:
-        """Put a frame on the wire of queue 0, behind a header of zeros."""
-        send_frame(self._ends[0], frame)
-
-    def describe(self) -> dict[str, Any]:
-        """``kind``, ``queues``, and when open ``frame_max``: bytes of the largest frame."""
-        described: dict[str, Any] = {"kind": self.kind, "queues": self.queues}
-        if self._ends:
-            described["frame_max"] = frame_max(self._ends[0])
-        return described
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _open(self, undo: ExitStack) -> tuple[socket.socket, ...]:
+        """Check the sockets and make them nonblocking, until ``undo`` runs."""
+        return tuple(_take(fd, undo) for fd in self._given)
 
 
 def check_numbers(fds: Sequence[int]) -> None:
