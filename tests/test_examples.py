@@ -63,6 +63,17 @@ def test_who_gets_through() -> None:
     ]
 
 
+@pytest.mark.requirement("NET-RSS-01")
+def test_serve_and_steer() -> None:
+    lines = [line.split() for line in run("serve_and_steer.py").splitlines()]
+
+    assert len(lines) == 12
+    tables = {"turns:": (0, 1, 2, 3), "3:": (2, 3, 2, 3)}
+    for line in lines:
+        name, hash_value, queue = line[-7], int(line[-3], 16), int(line[-1])
+        assert queue == tables[name][hash_value % 4]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_is_under_60_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 60

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NULL = ("--port", "null", "--queues", "1")
+ROOT = Path(__file__).parent.parent.parent
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
@@ -63,6 +64,18 @@ def test_capabilities_whatever_else_is_asked(words: list[str]) -> None:
     done = run(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"type": "net"}
+
+
+def test_the_description_names_a_program_that_does_as_it_says() -> None:
+    """What a management stack reads, and how it then calls what it read of."""
+    described = json.loads((ROOT / "share/qemu/vhost-user/50-pyvnet-net.json").read_text())
+    assert described.keys() == {"description", "type", "binary", "tags"}
+    program = str(Path(sys.executable).parent / Path(described["binary"]).name)
+    command = [program, "--socket-path=/nowhere/s", "--print-capabilities"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == {"type": described["type"]}
+    done = subprocess.run([program], check=False, capture_output=True, text=True)
+    assert (done.returncode, "one of socket-path, fd and connect" in done.stderr) == (2, True)
 
 
 def test_capabilities_load_neither_engine_nor_loop() -> None:

@@ -53,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(arguments)
 
 
+def back_end() -> int:
+    """``pyvnet serve`` as a program of its own, as the description file names it."""
+    return main(["serve", *sys.argv[1:]])
+
+
 def _run(arguments: Sequence[str]) -> int:
     debug = os.environ.get("PYVNET_DEBUG", "") not in {"", "0"}
     try:
