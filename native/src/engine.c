@@ -41,6 +41,7 @@ static int default_policy(struct vnet_policy **policy)
 static int init_pair(struct vnet_engine *e, const struct vnet_engine_config *config, uint32_t i)
 {
 	struct vnet_pair *pair = &e->pairs[i];
+	int error;
 
 	pair->index = i;
 	pair->owner = &e->workers[i % e->worker_count];
@@ -48,10 +49,9 @@ static int init_pair(struct vnet_engine *e, const struct vnet_engine_config *con
 	pair->port.fd = -1;
 	if (i >= config->port_count)
 		return 0;
-	errno = 0;
-	pair->port.fd = vnet_fd_dup(config->port_fds[i]);
-	if (pair->port.fd < 0)
-		return pair->port.fd == -1 ? -EBADF : pair->port.fd;
+	error = vnet_fd_dup(config->port_fds[i], &pair->port.fd);
+	if (error)
+		return error;
 	pair->port.ops = vnet_port_ops_of(config->port_type);
 	pair->port.attached = true;
 	return 0;
@@ -165,7 +165,6 @@ void vnet_engine_destroy(struct vnet_engine *e)
 	if (e->event_fd >= 0)
 		close(e->event_fd);
 	vnet_mem_put(e->ctrl_mem);
-	vnet_mem_put(e->mem);
 	vnet_policy_put(e->policy);
 	sem_destroy(&e->done);
 	pthread_mutex_destroy(&e->control);
@@ -360,6 +359,9 @@ static void remap(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_vri
 	if (!vr->running || !vr->ops->map(vr, w->mem))
 		return;
 	vnet_vring_break(vr, VNET_BREAK_RING_ADDRESS);
+	vnet_worker_report(w->engine);
+	if (!pair)
+		return;
 	vnet_count(&pair->stats.rings_broken, 1);
 	if (vr == &pair->receiveq) {
 		atomic_fetch_and(&w->engine->rx_active[pair->index / 64],
@@ -367,7 +369,6 @@ static void remap(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_vri
 		pair->rx_waits = false; /* no kick of this ring will end the wait */
 		vnet_worker_update_port(pair);
 	}
-	vnet_worker_report(w->engine);
 }
 
 static int command_memory(struct vnet_worker *w, struct vnet_command *command)
@@ -379,6 +380,8 @@ static int command_memory(struct vnet_worker *w, struct vnet_command *command)
 		remap(w, &w->engine->pairs[i], &w->engine->pairs[i].receiveq);
 		remap(w, &w->engine->pairs[i], &w->engine->pairs[i].transmitq);
 	}
+	if (!w->number)
+		remap(w, NULL, &w->engine->controlq);
 	vnet_mem_put(old);
 	return 0;
 }
@@ -386,17 +389,9 @@ static int command_memory(struct vnet_worker *w, struct vnet_command *command)
 int vnet_engine_set_memory(struct vnet_engine *e, struct vnet_mem *mem)
 {
 	struct vnet_command command = { .run = command_memory, .answer = mem };
-	struct vnet_mem *old;
 
 	pthread_mutex_lock(&e->control);
-	old = e->mem;
-	e->mem = vnet_mem_get(mem);
 	vnet_workers_run(e, &command);
-	if (e->controlq.running && e->controlq.ops->map(&e->controlq, mem)) {
-		vnet_vring_break(&e->controlq, VNET_BREAK_RING_ADDRESS);
-		vnet_worker_report(e);
-	}
-	vnet_mem_put(old);
 	pthread_mutex_unlock(&e->control);
 	return 0;
 }
@@ -429,6 +424,10 @@ static bool ring_event(struct vnet_vring *vr, uint32_t index, struct vnet_event 
 
 static bool find_event(struct vnet_engine *e, struct vnet_event *event)
 {
+	if (atomic_exchange(&e->lost_unreported, 0)) {
+		*event = (struct vnet_event){ VNET_EVENT_MEMORY_LOST, 0, 0, 0 };
+		return true;
+	}
 	for (uint32_t i = 0; i < e->pair_count; i++) {
 		struct vnet_pair *pair = &e->pairs[i];
 
@@ -451,7 +450,7 @@ int vnet_engine_next_event(struct vnet_engine *e, struct vnet_event *event)
 	found = find_event(e, event);
 	if (!found) {
 		/* Silence the fd, then look again: an event may have come between. */
-		vnet_eventfd_drain(e->event_fd);
+		vnet_fd_drain(e->event_fd);
 		found = find_event(e, event);
 	}
 	pthread_mutex_unlock(&e->control);

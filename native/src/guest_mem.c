@@ -11,6 +11,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "sigbus.h"
+
 #define HUGETLBFS_MAGIC_NUMBER 0x958458f6
 
 /* A region on its way into the table: pages are the file's (hugetlbfs has larger ones). */
@@ -78,6 +80,23 @@ static void *reserve(struct vnet_mem *mem, uint64_t size, uint64_t page)
 	return (uint8_t *)(((uintptr_t)base + 2 * page - 1) & ~(uintptr_t)(page - 1));
 }
 
+static int map_region(struct vnet_mem *mem, const struct pending *p, uint8_t *at, uint64_t skip)
+{
+	uint64_t size = (p->region.size + skip + p->page - 1) & ~(p->page - 1);
+	int entry;
+
+	if (VNET_FAILS(VNET_FAIL_MMAP))
+		return -ENOMEM;
+	if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+		 p->region.fd, (off_t)(p->region.mmap_offset - skip)) == MAP_FAILED)
+		return -errno;
+	entry = vnet_sigbus_watch(mem, at, size, p->page);
+	if (entry < 0)
+		return entry;
+	mem->watches[mem->watch_count++] = (uint32_t)entry;
+	return 0;
+}
+
 /* Map pending[0 … count-1], which join, as one run. */
 static int map_run(struct vnet_mem *mem, const struct pending *first, uint32_t count)
 {
@@ -93,16 +112,11 @@ static int map_run(struct vnet_mem *mem, const struct pending *first, uint32_t c
 	if (!base)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < count; i++) {
-		const struct vnet_region *r = &first[i].region;
-		uint64_t skip = i ? 0 : lead;
-		uint8_t *at = base + (i ? lead + (r->gpa - first->region.gpa) : 0);
+		uint64_t into = first[i].region.gpa - first->region.gpa;
+		int error = map_region(mem, &first[i], i ? base + lead + into : base, i ? 0 : lead);
 
-		if (VNET_FAILS(VNET_FAIL_MMAP))
-			return -ENOMEM;
-		if (mmap(at, r->size + skip, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_FIXED | MAP_NORESERVE, r->fd,
-			 (off_t)(r->mmap_offset - skip)) == MAP_FAILED)
-			return -errno;
+		if (error)
+			return error;
 	}
 	mem->runs[mem->run_count++] = (struct vnet_run){ first->region.gpa, size, base + lead };
 	return 0;
@@ -127,9 +141,13 @@ static int map_all(struct vnet_mem *mem, const struct pending *pending, uint32_t
 
 int vnet_mem_create(const struct vnet_region *regions, uint32_t count, struct vnet_mem **out)
 {
+	static _Atomic uint64_t serial;
 	struct pending pending[VNET_MAX_REGIONS];
 	struct vnet_mem *mem;
-	int error;
+	int error = vnet_sigbus_install();
+
+	if (error)
+		return error;
 
 	if (!count || count > VNET_MAX_REGIONS)
 		return -EINVAL;
@@ -150,6 +168,7 @@ int vnet_mem_create(const struct vnet_region *regions, uint32_t count, struct vn
 	if (!mem)
 		return -ENOMEM;
 	mem->refs = 1;
+	mem->serial = atomic_fetch_add(&serial, 1) + 1;
 	error = map_all(mem, pending, count);
 	if (error) {
 		vnet_mem_put(mem);
@@ -170,6 +189,8 @@ void vnet_mem_put(struct vnet_mem *mem)
 {
 	if (!mem || atomic_fetch_sub_explicit(&mem->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	for (uint32_t i = 0; i < mem->watch_count; i++)
+		vnet_sigbus_forget(mem->watches[i]);
 	for (uint32_t i = 0; i < mem->map_count; i++)
 		munmap(mem->maps[i].iov_base, mem->maps[i].iov_len);
 	free(mem);

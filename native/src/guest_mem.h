@@ -20,11 +20,16 @@
  *   Every store goes through vnet_mem_write() or vnet_mem_store*(): that is
  *   where dirty logging will hook in.  What the kernel reads or writes through
  *   an iovec (payload) is data nobody judges.
+ *
+ *   The file behind a region is the peer's, who may cut it off at any time.  An
+ *   access finds zeros then and the table is marked (sigbus.h); the kernel's own
+ *   access ends in EFAULT, and whoever made the call marks it.
  */
 #ifndef PYVNET_GUEST_MEM_H
 #define PYVNET_GUEST_MEM_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -45,10 +50,26 @@ struct vnet_mem {
 	struct vnet_run runs[VNET_MAX_REGIONS];
 	uint32_t map_count; /* reservations to unmap */
 	struct iovec maps[VNET_MAX_REGIONS];
+	uint32_t watch_count; /* entries of sigbus.h */
+	uint32_t watches[VNET_MAX_REGIONS];
+	uint64_t serial; /* no two tables of a process have the same */
+	_Atomic uint32_t lost;
 };
 
 /** vnet_mem_get() - take another reference */
 struct vnet_mem *vnet_mem_get(struct vnet_mem *mem);
+
+/** vnet_mem_lose() - some of the table's memory has gone; async-signal-safe */
+static inline void vnet_mem_lose(struct vnet_mem *mem)
+{
+	atomic_store_explicit(&mem->lost, 1, memory_order_relaxed);
+}
+
+/** vnet_mem_lost() - has some of it gone? */
+static inline bool vnet_mem_lost(const struct vnet_mem *mem)
+{
+	return mem && atomic_load_explicit(&mem->lost, memory_order_relaxed);
+}
 
 /**
  * vnet_mem_pointer() - one contiguous range

@@ -38,6 +38,9 @@
 	X(REGION_OVERLAP)      \
 	X(REGION_WRAP)         \
 	X(REGION_FILE_SIZE)    \
+	X(MEMORY_LOST)         \
+	X(NOTIFY_KIND)         \
+	X(KICK_LOST)           \
 	X(RX_HEADER_FITS)      \
 	X(RX_DIRECTION)        \
 	X(RX_NO_MERGE)         \

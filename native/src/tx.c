@@ -136,6 +136,8 @@ static bool transmit(struct vnet_worker *w, struct vnet_pair *pair, const struct
 	result = port->ops->send(port, s->send, count);
 	if (result == -EAGAIN && port == &pair->port)
 		return false;
+	if (result == -EFAULT)
+		vnet_mem_lose(w->mem); /* the file behind it was cut off */
 	if (result) {
 		vnet_count(&pair->stats.tx_drop_port, 1);
 		return true;

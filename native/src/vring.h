@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 
 #include "guest_mem.h"
+#include "notify.h"
 #include "pyvnet/vnet.h"
 
 /* Pieces of host memory one chain, or the chains of one merged frame, may have (IOV_MAX). */
@@ -84,15 +85,14 @@ struct vnet_vring {
 	uint16_t avail_idx;    /* last value read; entries up to it are ours to pop */
 	uint16_t next_used;    /* next used entry to stage */
 	uint16_t used_idx;     /* last value published */
-	bool notified_once;    /* used_event means something only after the first publish */
 
 	/* Heads popped and not yet published: the same head twice is a broken ring. */
 	uint64_t *in_use;
 	uint16_t *staged;
 	uint32_t staged_count;
 
-	int kick_fd, call_fd, err_fd;
-	bool may_block; /* one of them was given to us without O_NONBLOCK */
+	int kick_fd; /* -1: none, or at its end: the owner looks by itself */
+	struct vnet_notifier call, err;
 	_Atomic uint32_t broken;     /* enum vnet_break */
 	_Atomic uint32_t unreported; /* an event is due */
 };
@@ -120,12 +120,6 @@ void vnet_vring_break(struct vnet_vring *vr, enum vnet_break reason);
 
 /** vnet_vring_notify() - tell the driver; never blocks */
 void vnet_vring_notify(const struct vnet_vring *vr);
-
-/** vnet_eventfd_drain() - consume what made a kick or wake fd readable */
-void vnet_eventfd_drain(int fd);
-
-/** vnet_fd_dup() - close-on-exec duplicate; -1 stays -1. Return: fd or -errno */
-int vnet_fd_dup(int fd);
 
 static inline bool vnet_vring_in_use(const struct vnet_vring *vr, uint16_t head)
 {

@@ -228,7 +228,6 @@ static bool passed(uint16_t event, uint16_t new_idx, uint16_t old_idx)
 static bool split_publish(struct vnet_vring *vr)
 {
 	uint16_t old = vr->used_idx;
-	bool first = !vr->notified_once;
 
 	if (!vr->running || !vr->staged_count)
 		return false;
@@ -243,10 +242,9 @@ static bool split_publish(struct vnet_vring *vr)
 	 * barrier between asking for an interrupt and looking at used.idx.
 	 */
 	vnet_mem_store16_seq(&vr->used[1], vr->used_idx);
-	vr->notified_once = true;
 	if (!vr->event_idx)
 		return !(vnet_mem_load16_seq(&vr->avail[0]) & VIRTQ_AVAIL_F_NO_INTERRUPT);
-	return passed(vnet_mem_load16_seq(&vr->avail[2 + vr->size]), vr->used_idx, old) || first;
+	return passed(vnet_mem_load16_seq(&vr->avail[2 + vr->size]), vr->used_idx, old);
 }
 
 static bool split_arm(struct vnet_vring *vr)

@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "sigbus.h"
 #include "stats.h"
 
 enum source { SOURCE_WAKE, SOURCE_PORT, SOURCE_RX_KICK, SOURCE_TX_KICK };
@@ -52,14 +53,15 @@ int vnet_worker_update_port(struct vnet_pair *pair)
 	return error;
 }
 
-int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, bool on)
+int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, int kick_fd,
+			   bool on)
 {
 	enum source source = vr == &pair->receiveq ? SOURCE_RX_KICK : SOURCE_TX_KICK;
+	int error = watch(pair->owner->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, kick_fd,
+			  EPOLLIN, token(source, pair->index));
 
-	if (vr->kick_fd < 0)
-		return 0;
-	return watch(pair->owner->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, vr->kick_fd,
-		     EPOLLIN, token(source, pair->index));
+	/* A set of such sets that is too deep, or goes in a circle. */
+	return error == -ELOOP || error == -EINVAL ? -EPERM : error;
 }
 
 void vnet_worker_report(struct vnet_engine *engine)
@@ -128,11 +130,19 @@ static void port_event(struct vnet_pair *pair, uint32_t events)
 		vnet_worker_port_gone(pair);
 }
 
-static void kick_event(struct vnet_pair *pair, const struct vnet_vring *vr)
+/* Readable for ever, and never a kick again. */
+static void kick_lost(struct vnet_pair *pair, struct vnet_vring *vr)
+{
+	vnet_worker_watch_kick(pair, vr, vr->kick_fd, false);
+	vnet_fd_close(&vr->kick_fd);
+}
+
+static void kick_event(struct vnet_pair *pair, struct vnet_vring *vr, uint32_t events)
 {
 	if (!vr->ops || vr->kick_fd < 0)
 		return;
-	vnet_eventfd_drain(vr->kick_fd);
+	if (VNET_GUARD(KICK_LOST, !(events & EPOLLIN) || !vnet_fd_drain(vr->kick_fd)))
+		kick_lost(pair, vr);
 	if (vr == &pair->receiveq) {
 		vnet_count(&pair->stats.rx_kicks, 1);
 		pair->rx_waits = false;
@@ -149,17 +159,17 @@ static void handle(struct vnet_worker *w, const struct epoll_event *event)
 
 	switch ((enum source)(event->data.u64 >> 32)) {
 	case SOURCE_WAKE:
-		vnet_eventfd_drain(w->wake_fd);
+		vnet_fd_drain(w->wake_fd);
 		break;
 	case SOURCE_PORT:
 		if (pair->interest)
 			port_event(pair, event->events);
 		break;
 	case SOURCE_RX_KICK:
-		kick_event(pair, &pair->receiveq);
+		kick_event(pair, &pair->receiveq, event->events);
 		break;
 	case SOURCE_TX_KICK:
-		kick_event(pair, &pair->transmitq);
+		kick_event(pair, &pair->transmitq, event->events);
 		break;
 	}
 }
@@ -170,54 +180,110 @@ static bool has_frames(const struct vnet_pair *pair)
 	return (pair->holds_frame || (pair->port.credit && pair->port.attached)) && !pair->rx_waits;
 }
 
-/* Work that no fd will announce. Return: is some left? */
-static bool run_pairs(struct vnet_worker *w)
+static bool is_polled(const struct vnet_vring *vr)
+{
+	return vr->running && vr->kick_fd < 0;
+}
+
+/* Look at rings whose driver has no way to say that it did something. */
+static void look_unkicked(struct vnet_pair *pair)
+{
+	if (is_polled(&pair->transmitq))
+		pair->tx_ready = true;
+	if (pair->rx_waits && is_polled(&pair->receiveq) &&
+	    pair->receiveq.ops->arm(&pair->receiveq)) {
+		pair->rx_waits = false;
+		vnet_worker_update_port(pair);
+	}
+}
+
+/* How long a worker may sleep, in milliseconds. */
+enum rest { REST_NOT = 0, REST_POLL = 1, REST_LONG = -1 };
+
+static enum rest rest_of(const struct vnet_pair *pair)
+{
+	if (pair->tx_ready || has_frames(pair))
+		return REST_NOT;
+	return is_polled(&pair->transmitq) || (pair->rx_waits && is_polled(&pair->receiveq)) ?
+		       REST_POLL :
+		       REST_LONG;
+}
+
+/* Work that no fd will announce. */
+static enum rest run_pairs(struct vnet_worker *w)
 {
 	struct vnet_engine *e = w->engine;
-	bool more = false;
+	enum rest rest = REST_LONG;
 
 	for (uint32_t i = w->number; i < e->pair_count; i += e->worker_count) {
 		struct vnet_pair *pair = &e->pairs[i];
+		enum rest own;
 
+		look_unkicked(pair);
 		if (has_frames(pair))
 			vnet_rx_burst(w, pair, VNET_BURST);
 		if (pair->tx_ready)
 			vnet_tx_burst(w, pair, VNET_BURST);
-		more |= pair->tx_ready || has_frames(pair);
+		own = rest_of(pair);
+		if (rest == REST_LONG || own == REST_NOT)
+			rest = own;
 	}
-	return more;
+	return rest;
+}
+
+/* Each table is reported once, by whoever is first to see that it is lost. */
+static void check_memory(struct vnet_worker *w)
+{
+	struct vnet_engine *e = w->engine;
+	uint64_t reported = atomic_load_explicit(&e->lost_serial, memory_order_relaxed);
+
+	if (!vnet_mem_lost(w->mem))
+		return;
+	while (reported < w->mem->serial) {
+		if (!atomic_compare_exchange_weak(&e->lost_serial, &reported, w->mem->serial))
+			continue;
+		atomic_store(&e->lost_unreported, 1);
+		vnet_worker_report(e);
+		return;
+	}
 }
 
 static void *worker_main(void *argument)
 {
 	struct vnet_worker *w = argument;
 	struct epoll_event events[EVENTS];
-	bool more = false;
+	enum rest rest = REST_LONG;
 
+	vnet_sigbus_worker();
 	while (!w->stop) {
-		int timeout = !more && prepare_sleep(w) ? -1 : 0;
+		int timeout = rest != REST_NOT && prepare_sleep(w) ? (int)rest : 0;
 		int n = epoll_wait(w->epoll_fd, events, EVENTS, timeout);
 
 		atomic_store_explicit(&w->sleeping, false, memory_order_relaxed);
 		for (int i = 0; i < n; i++)
 			handle(w, &events[i]);
 		vnet_rx_inbound(w, VNET_BURST);
-		more = run_pairs(w);
+		rest = run_pairs(w);
 		/* Last, so that no event in hand speaks of a ring or queue that a command took away. */
-		more |= run_command(w);
+		if (run_command(w))
+			rest = REST_NOT;
+		check_memory(w);
 	}
 	return NULL;
 }
 
-/* Signals belong to the process' own threads. */
+/* Signals belong to the process' own threads, but for those that a thread brings upon itself. */
 static int start_thread(struct vnet_worker *w)
 {
+	static const int own[] = { SIGBUS, SIGSEGV, SIGILL, SIGFPE };
 	sigset_t all, before;
 	int error;
 
 	if (VNET_FAILS(VNET_FAIL_THREAD))
 		return -EAGAIN;
 	sigfillset(&all);
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		sigdelset(&all, own[i]);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	error = pthread_create(&w->thread, NULL, worker_main, w);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -16,6 +16,10 @@
  *   or its wake fd (command, or frames in its inbound queue).  Before it
  *   sleeps it says so in `sleeping` and looks at the inbound queue once more;
  *   a producer first puts the frame, then looks at `sleeping`.
+ *
+ *   A ring without a kick fd, or whose kick fd has come to its end, is looked
+ *   at in every round of its worker, and the worker does not sleep longer than
+ *   a millisecond while such a ring waits for the driver.
  */
 #ifndef PYVNET_WORKER_H
 #define PYVNET_WORKER_H
@@ -57,7 +61,7 @@ struct vnet_pair {
 
 struct vnet_command {
 	int (*run)(struct vnet_worker *w, struct vnet_command *command);
-	uint32_t pair; /* UINT32_MAX: concerns the worker itself */
+	uint32_t pair; /* which one it is about, if it is about one */
 	const void *argument;
 	void *answer;
 	_Atomic int result; /* first error of any worker */
@@ -106,10 +110,11 @@ struct vnet_engine {
 	pthread_mutex_t control; /* one control verb at a time */
 	sem_t done;
 	int event_fd;
-	struct vnet_mem *mem;
 	struct vnet_policy *policy;
+	_Atomic uint64_t lost_serial; /* of the last memory table that was reported as lost */
+	_Atomic uint32_t lost_unreported;
 
-	/* The control virtqueue, owned by the caller of vnet_ctrl_pop(). */
+	/* The control virtqueue, owned by worker 0 (ctrlq.c). */
 	struct vnet_vring controlq;
 	struct vnet_pieces ctrl_pieces;
 	struct vnet_chain ctrl_chain;
@@ -140,12 +145,20 @@ void vnet_worker_wake(struct vnet_worker *w);
 
 /** vnet_worker_update_port() - ask epoll for what the pair's host port queue is waited for */
 int vnet_worker_update_port(struct vnet_pair *pair);
-/** vnet_worker_watch_kick() - watch a ring's kick fd, or no more */
-int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, bool on);
+/**
+ * vnet_worker_watch_kick() - watch a kick fd of a ring, or no more
+ * Return: 0; -EPERM: it cannot be waited for; -errno
+ */
+int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, int kick_fd,
+			   bool on);
 /** vnet_worker_report() - an event for vnet_engine_next_event() is due */
 void vnet_worker_report(struct vnet_engine *engine);
 /** vnet_worker_port_gone() - the host port queue ended; its frames are over */
 void vnet_worker_port_gone(struct vnet_pair *pair);
+
+/* ctrlq.c */
+/** vnet_ctrl_forget() - a command in hand will be taken again, after the next start; harmless without one */
+void vnet_ctrl_forget(struct vnet_engine *engine);
 
 /* rx.c */
 /** vnet_rx_burst() - THE receive line. Return: frames taken from the host port */

@@ -188,6 +188,7 @@ class Rig:
             values |= {"avail_base": state.avail_base, "used_base": state.used_base}
             setup = type(setup)(**values)
         self.engine.start_queue(setup, event_idx=self.event_idx, indirect=self.indirect)
+        queue.calls()  # a ring that starts says so
 
     # The driver.
 

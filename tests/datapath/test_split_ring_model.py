@@ -90,7 +90,6 @@ class Model:
     avail_event: int = 0
     used_event: int = 0
     silenced: bool = False  # avail.flags
-    owes: bool = False  # an interrupt for what may have passed before the start
 
     @property
     def outstanding(self) -> int:
@@ -233,10 +232,9 @@ class Lockstep:
         model.in_hand = None
         model.done.append(command)
         before, model.used = model.used, model.used + 1
-        wanted = among(model.used_event, before, model.used) or model.owes
+        wanted = among(model.used_event, before, model.used)
         if not self.event_idx:
             wanted = not model.silenced
-        model.owes = False
         assert drain(self.call_fd) == wanted
 
     def descriptors(self) -> bytes:
@@ -254,10 +252,10 @@ class Lockstep:
         self._start(state.avail_base, state.used_base)
 
     def _start(self, avail_base: int, used_base: int) -> None:
-        """Start at these bases; one that does not start at 0, 0 has run before."""
+        """Start at these bases; who ran the ring before may have left without a word."""
         setup = replace(self.setup, avail_base=avail_base, used_base=used_base)
         self.engine.start_queue(setup, event_idx=self.event_idx, indirect=self.indirect)
-        self.model.owes = bool(avail_base or used_base)
+        assert drain(self.call_fd) == 1
 
     def swap_memory(self) -> None:
         with MappedMemory(self.memory.regions) as mapped:

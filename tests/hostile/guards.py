@@ -8,8 +8,10 @@ its own: exit status 0 means that all of it held.
 from __future__ import annotations
 
 import faulthandler
+import socket
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.datapath.engine import BreakReason
@@ -37,6 +39,7 @@ from tests.hostile.attack import (
     Case,
     run,
 )
+from tests.hostile.doomed import Doomed
 from tests.hostile.rig import ATTACK_GPA, HDR, PAGE, UNMAPPED, Rig, Ring, frame, load_hooks
 from tests.hostile.transmit import transmit
 
@@ -211,6 +214,34 @@ def _policy(hooks: Native, *table: int) -> None:
     _refused(HostError, create)
 
 
+def _lost_memory(hooks: Native) -> None:
+    with Rig(hooks) as rig, Doomed(rig, RX, "buffer") as doomed:
+        doomed.offer()
+        doomed.cut()
+        doomed.trigger()
+        doomed.expect_lost()
+
+
+def _no_notifier(hooks: Native) -> None:
+    with Rig(hooks) as rig, Path(__file__).open("rb") as file:
+        setup = Ring(rig.arena).setup(1, rig.kick, file.fileno(), rig.err)
+        _refused(
+            FrontendError, lambda: rig.engine.start_queue(setup, event_idx=False, indirect=False)
+        )
+
+
+def _end_of_kicks(hooks: Native) -> None:
+    """One look at a kick fd whose far end is closed, and no more."""
+    ours, theirs = socket.socketpair()
+    with Rig(hooks) as rig, ours:
+        setup = Ring(rig.arena).setup(1, ours.fileno(), rig.call, rig.err)
+        rig.engine.start_queue(setup, event_idx=False, indirect=False)
+        theirs.close()
+        for _ in range(10):
+            rig.settle()
+        assert rig.engine.statistics(0).tx_kicks == 1
+
+
 def _refused_policy(hooks: Native, **fields: Any) -> None:
     def create() -> Policy:
         return Policy.create(mode="automatic", hash_types=0, key=b"", **fields, native=hooks)
@@ -263,6 +294,9 @@ SCENARIOS: Final[dict[str, Callable[[Native], None]]] = {
         _region, shapes=((ATTACK_GPA, 2 * PAGE, 0), (ATTACK_GPA + PAGE, PAGE, 0))
     ),
     "REGION_WRAP": partial(_region, shapes=(((1 << 64) - PAGE, 2 * PAGE, 0),)),
+    "MEMORY_LOST": _lost_memory,
+    "NOTIFY_KIND": _no_notifier,
+    "KICK_LOST": _end_of_kicks,
     "REGION_FILE_SIZE": partial(_region, shapes=((ATTACK_GPA, PAGE, 4 * PAGE),)),
     "RX_HEADER_FITS": partial(
         _receive, counter="rx_drop_bad_buffer", lengths=(11, 100), taken=[(0, 0)]

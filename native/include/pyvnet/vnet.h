@@ -15,8 +15,8 @@
  *
  * Control verbs are called by one thread at a time and return when every
  * worker concerned has done what was asked, between two of its batches; so
- * the frame path itself takes no lock.  The control virtqueue's ring is owned
- * by the caller of vnet_ctrl_pop().
+ * the frame path itself takes no lock.  That holds for control commands too:
+ * worker 0 takes and answers them for the caller of vnet_ctrl_pop().
  *
  * Functions return 0 (or a count) on success, -errno on failure, and print
  * nothing.
@@ -117,9 +117,10 @@ struct vnet_queue_config {
 	uint32_t indirect;
 	uint16_t avail_base; /* next avail entry to take */
 	uint16_t used_base; /* next used entry to write */
-	int32_t kick_fd; /* readable when the driver notifies; -1: none.  Duplicated */
-	int32_t call_fd; /* written to notify the driver; -1: none */
-	int32_t err_fd; /* written once when the ring breaks; -1: none */
+	/* Eventfds, pipes or sockets, duplicated; -1: none. */
+	int32_t kick_fd; /* readable when the driver notifies; without one the ring is polled */
+	int32_t call_fd; /* written to notify the driver */
+	int32_t err_fd; /* written once when the ring breaks */
 	uint32_t disabled; /* start as if enabled with 0 (U-42) */
 };
 
@@ -187,6 +188,7 @@ struct vnet_event {
 };
 #define VNET_EVENT_RING_BROKEN 1u
 #define VNET_EVENT_PORT_GONE 2u
+#define VNET_EVENT_MEMORY_LOST 3u /* the file of a region was cut off; once per memory table */
 
 /**
  * vnet_mem_create() - map a table of guest regions
@@ -242,14 +244,17 @@ VNET_API int vnet_engine_set_policy(struct vnet_engine *engine, struct vnet_poli
 
 /**
  * vnet_engine_start_queue() - check a ring against the memory table and let its owner run it
- * Return: 0; -EINVAL: size, alignment or address; -EBUSY: it runs; -ENOMEM, -EMFILE …
+ * The call fd is written once: whoever ran the ring before may have gone without a word.
+ * Return: 0; -EINVAL: size, alignment or address; -EPERM: an fd of a kind that cannot notify;
+ * -EBUSY: it runs; -ENOMEM, -EMFILE …
  */
 VNET_API int vnet_engine_start_queue(struct vnet_engine *engine,
 				     const struct vnet_queue_config *config);
 
 /**
  * vnet_engine_enable_queue() - let a running ring carry frames, or throw away what it is given (U-42)
- * The controlq is accepted and not affected: whoever pops it decides.
+ * The controlq remembers it and goes on: whoever pops it decides.
+ * A ring that is enabled notifies once, as one that starts.
  * Return: 0; -EINVAL: no such ring; -ENODEV: it does not run
  */
 VNET_API int vnet_engine_enable_queue(struct vnet_engine *engine, uint32_t index, uint32_t on);
@@ -262,16 +267,16 @@ VNET_API int vnet_engine_move_queue(struct vnet_engine *engine, uint32_t index, 
 				    uint64_t avail_ring, uint64_t used_ring);
 
 /**
- * vnet_engine_set_kick() - replace the kick fd of a running receiveq or transmitq; -1: none
- * What was kicked for on the old one is looked at.
- * Return: 0; -EINVAL, -ENODEV, errno of dup or epoll_ctl, with the old one in use
+ * vnet_engine_set_kick() - replace the kick fd of a running ring; -1: none
+ * What was kicked for on the old one is looked at.  The controlq's is not waited for here.
+ * Return: 0; -EINVAL, -ENODEV, -EPERM, errno of dup or epoll_ctl, with the old one in use
  */
 VNET_API int vnet_engine_set_kick(struct vnet_engine *engine, uint32_t index, int32_t kick_fd);
 
 /**
  * vnet_engine_set_calls() - replace call and err fd of a running ring; -1: none
  * The new call fd is written once: what went to the old one may not have been seen.
- * Return: 0; -EINVAL, -ENODEV, errno of dup, with the old ones in use
+ * Return: 0; -EINVAL, -ENODEV, -EPERM, errno of dup, with the old ones in use
  */
 VNET_API int vnet_engine_set_calls(struct vnet_engine *engine, uint32_t index, int32_t call_fd,
 				   int32_t err_fd);

@@ -2259,6 +2259,13 @@ static int _cffi_const_VNET_CTRL_MAX(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VNET_EVENT_MEMORY_LOST(unsigned long long *o)
+{
+  int n = (VNET_EVENT_MEMORY_LOST) <= 0;
+  *o = (unsigned long long)((VNET_EVENT_MEMORY_LOST) | 0);  /* check that VNET_EVENT_MEMORY_LOST is an integer */
+  return n;
+}
+
 static int _cffi_const_VNET_EVENT_PORT_GONE(unsigned long long *o)
 {
   int n = (VNET_EVENT_PORT_GONE) <= 0;
@@ -2570,6 +2577,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VNET_BREAK_NONE", (void *)_cffi_const_VNET_BREAK_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_BREAK_RING_ADDRESS", (void *)_cffi_const_VNET_BREAK_RING_ADDRESS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_CTRL_MAX", (void *)_cffi_const_VNET_CTRL_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_EVENT_MEMORY_LOST", (void *)_cffi_const_VNET_EVENT_MEMORY_LOST, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_EVENT_PORT_GONE", (void *)_cffi_const_VNET_EVENT_PORT_GONE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_EVENT_RING_BROKEN", (void *)_cffi_const_VNET_EVENT_RING_BROKEN, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_FILTER_ALLMULTI", (void *)_cffi_const_VNET_FILTER_ALLMULTI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -2930,7 +2938,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  62,  /* num_globals */
+  63,  /* num_globals */
   13,  /* num_struct_unions */
   3,  /* num_enums */
   0,  /* num_typenames */

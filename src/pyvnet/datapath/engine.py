@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pyvnet.datapath.policy import Policy
     from pyvnet.spec.transport import QueueSetup
 
+_NO_NOTIFIER = "a kick, call or err fd is no eventfd, pipe or socket, or cannot be waited for"
+
 
 class BreakReason(IntEnum):
     """``enum vnet_break``: why a ring was stopped."""
@@ -62,7 +64,7 @@ class PortGone:
 
 @dataclass(frozen=True, slots=True)
 class MemoryLost:
-    """Guest memory went away under its mapping: its file was cut off."""
+    """Guest memory went away under its mapping: its file was cut off.  Once per memory table."""
 
 
 class MalformedCommandError(DriverError):
@@ -145,7 +147,8 @@ class Engine:
         """Let a ring's owner run it; a disabled one carries nothing (``enable_queue``).
 
         Raises DriverError if size, alignment or addresses do not fit the
-        memory table, UsageError if the ring runs already, HostError otherwise.
+        memory table, FrontendError for an fd that cannot notify, UsageError if the
+        ring runs already, HostError otherwise.
         """
         if not 0 <= setup.index <= 2 * self.pairs:
             raise DriverError(f"there is no virtqueue {setup.index}")
@@ -161,6 +164,8 @@ class Engine:
         result = self._native.lib.vnet_engine_start_queue(self._engine(), config)
         if result == -errno.EINVAL:
             raise DriverError(f"virtqueue {setup.index} refused: {setup}")
+        if result == -errno.EPERM:
+            raise FrontendError(f"virtqueue {setup.index}: {_NO_NOTIFIER}")
         if result == -errno.EBUSY:
             raise UsageError(f"virtqueue {setup.index} is running")
         check(result, f"cannot start virtqueue {setup.index}")
@@ -177,7 +182,10 @@ class Engine:
         self._change(index, result)
 
     def set_kick(self, index: int, kick_fd: int) -> None:
-        """Replace the kick fd of a running receiveq or transmitq; -1: none."""
+        """Replace the kick fd of a running ring; -1: none, the ring is looked at by itself.
+
+        Raises FrontendError for one that cannot notify; the old one stays then.
+        """
         self._change(index, self._native.lib.vnet_engine_set_kick(self._engine(), index, kick_fd))
 
     def set_calls(self, index: int, *, call_fd: int, err_fd: int) -> None:
@@ -188,7 +196,9 @@ class Engine:
     def _change(self, index: int, result: int) -> None:
         if result == -errno.ENODEV:
             raise UsageError(f"virtqueue {index} does not run")
-        if result in {-errno.EINVAL, -errno.EPERM, -errno.EBADF}:
+        if result == -errno.EPERM:
+            raise FrontendError(f"virtqueue {index}: {_NO_NOTIFIER}")
+        if result in {-errno.EINVAL, -errno.EBADF}:
             raise FrontendError(f"virtqueue {index}: {os.strerror(-result)}")
         check(result, f"cannot change virtqueue {index}")
 
@@ -228,6 +238,8 @@ class Engine:
             return None
         if event.kind == self._native.lib.VNET_EVENT_RING_BROKEN:
             return RingBroken(event.index, BreakReason(event.reason))
+        if event.kind == self._native.lib.VNET_EVENT_MEMORY_LOST:
+            return MemoryLost()
         return PortGone(event.index)
 
     def ctrl_pop(self) -> tuple[bytes, int] | None:
