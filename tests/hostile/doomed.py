@@ -58,6 +58,7 @@ class Doomed:
         self.ring = Ring(rig.arena, 8, **at)
         self._chain()
         rig.start(self.ring, self.index)
+        rig.settle()  # a ring that starts is looked at
         self._stack.callback(rig.engine.stop_queue, self.index)
 
     def _spare_the_lane(self) -> None:
