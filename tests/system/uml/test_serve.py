@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pyvnet.daemon import admin_client
+from pyvnet.daemon.admin import parse
 from pyvnet.netdev import rtnl
-from tests.daemon.serving import Serving, run
+from tests.daemon.serving import Serving
 from tests.system.support import addresses
 from tests.system.uml.machine import Machine
 from tests.system.uml.support import GUEST, HOST
@@ -35,9 +36,7 @@ CARRIER = "$(cat /sys/class/net/eth0/carrier)"
 
 def ask(admin: Path, *command: str) -> Any:
     """What the service answers to an operator."""
-    done = run("admin", str(admin), *command, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return admin_client.ask(str(admin), parse(" ".join(command).encode()))
 
 
 def status(admin: Path) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from pyvnet import HashType
 from pyvnet.netdev.flows import start_flows
 from pyvnet.reference import classify, steer
 from pyvnet.spec.rss import VERIFICATION_KEY
+from tests.system.support import TIMEOUT
 from tests.system.uml.build import NET_MODULES
 from tests.system.uml.nic import QUEUES
 
@@ -33,6 +35,8 @@ OTHER_KEY: Final = bytes(range(1, 41))
 ALL_TYPES: Final = HashType(0x3F)  # what this driver knows: no EX types
 FLOWS: Final = 64
 ROUNDS: Final = 2
+# One worker places what all of them read: no more than it has room for between two looks.
+BATCH: Final = 16
 
 
 async def set_rss(machine: Machine, key: bytes, weights: str) -> None:
@@ -52,6 +56,17 @@ async def per_queue(machine: Machine) -> list[int]:
     return [int(count) for count in re.findall(r"rx_queue_\d+_packets: (\d+)", shown)]
 
 
+async def placed(nic: Nic, frames: int) -> None:
+    """Wait until the workers are done with that many frames off the tap in all."""
+    read = 0
+    async with asyncio.timeout(TIMEOUT):
+        while read < frames:
+            read = nic.counters().rx_port_frames
+            for pair in range(QUEUES):
+                nic.device.engine.queue_state(2 * pair)
+            await asyncio.sleep(0)
+
+
 async def seen_by_guest(
     machine: Machine, nic: Nic, netns: NetNamespace
 ) -> list[tuple[int, int, bytes]]:
@@ -60,11 +75,16 @@ async def seen_by_guest(
     The device's counters and the guest's own must agree on what came where.
     """
     device_before = [nic.counters(pair).rx_packets for pair in range(QUEUES)]
+    read_before = nic.counters().rx_port_frames
     guest_before = await per_queue(machine)
     watching = machine.start(f"rxhash eth0 {FLOWS * ROUNDS} {QUEUES}")
     assert await watching.line() == "ready"
-    with netns.call(lambda: start_flows("vnet0", FLOWS, ROUNDS)) as flows:
-        assert netns.call(lambda: sum(flows.batches())) == FLOWS * ROUNDS
+    with netns.call(lambda: start_flows("vnet0", FLOWS, ROUNDS, batch=BATCH)) as flows:
+        batches, sent = flows.batches(), 0
+        while count := netns.call(lambda: next(batches, 0)):
+            sent += count
+            await placed(nic, read_before + sent)
+        assert sent == FLOWS * ROUNDS
     seen = []
     for line in (await watching.wait()).output.splitlines():
         queue, value, data = line.split()
