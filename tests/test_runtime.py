@@ -353,3 +353,14 @@ async def test_a_device_can_be_opened_again() -> None:
             await driver.negotiate(ALL)
             await driver.ctrl.rss_config(RSS)
             await exchange(driver, device.netdev, serial)  # type: ignore[arg-type]
+
+
+async def test_a_driver_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pyvnet")
+    async with running() as (device, driver, _):
+        for _ in range(100):
+            await driver.ctrl.raw(0x77, 0, check=False)
+        lines = [line for line in caplog.messages if line.startswith("control:")]
+        assert len(lines) == 21
+        assert lines[-1].endswith("are not logged")
+        assert device.device.state.counters.control_commands >= 100
