@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
@@ -25,6 +26,13 @@ def environment(**values: str) -> dict[str, str]:
     return kept | values
 
 
+def _loop_of_the_test() -> str:
+    try:
+        return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    except RuntimeError:
+        return "uvloop"
+
+
 def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command of the program to its end."""
     return subprocess.run(
@@ -38,7 +46,7 @@ def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 class Serving:
-    """A running `pyvnet serve`; ended by SIGTERM at the latest."""
+    """A running `pyvnet serve`, on the test's kind of loop; ended by SIGTERM at the latest."""
 
     def __init__(
         self,
@@ -53,7 +61,7 @@ class Serving:
         options: dict[str, Any] = {
             "stderr": subprocess.PIPE,
             "pass_fds": tuple(pass_fds),
-            "env": environment(**env),
+            "env": environment(**{"PYVNET_LOOP": _loop_of_the_test()} | env),
         }
         start = subprocess.Popen if netns is None else netns.popen
         self.process: subprocess.Popen[bytes] = start(command, **options)

@@ -230,7 +230,7 @@ async def test_a_tap_that_was_there_is_left_as_it_was(netns: NetNamespace, kind:
     assert replace(after, link=counted) == before
 
 
-async def test_a_tap_made_here_may_stay(netns: NetNamespace) -> None:
+def test_a_tap_made_here_may_stay(netns: NetNamespace) -> None:
     words = ("--socket-path", "s", "--tap", "mine", "--tap-persist", "--netns", there(netns))
     with Serving(*words) as serving:
         assert serving.end() == 0

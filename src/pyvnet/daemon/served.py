@@ -82,14 +82,15 @@ class ServedDevice:
         endpoint = make_endpoint(options)
         undo.push_async_callback(endpoint.close)
         netdev = make_port(options)
+        features = offer(options)
         device = Device(
             netdev=netdev,
             queues=options.pairs,
-            features=offer(options),
+            features=features,
             mac=options.mac,
             workers=options.workers,
             compat=options.compat,
-            mtu=options.mtu,
+            mtu=options.mtu if features & Feature.MTU else None,
             relaxed_dependencies=True,
         )
         await undo.enter_async_context(device)
@@ -198,7 +199,7 @@ def make_port(options: DeviceOptions) -> NetDevice:
 
 
 def offer(options: DeviceOptions) -> Feature:
-    """The features to offer; MTU comes with the MTU.
+    """The features to offer; MTU with one that is given, unless told otherwise.
 
     Raises:
         HostError: a steering owner this build has not got.
@@ -213,11 +214,13 @@ def offer(options: DeviceOptions) -> Feature:
     else:
         chosen = _without(IMPLEMENTED, options.no_features)
         chosen = _without(chosen, _host_lacks(options))
+        if options.mtu is None:
+            chosen = _without(chosen, Feature.MTU)
         while needless := missing_dependencies(chosen):
             for bit in needless:
                 _log.info("%s is not offered either", feature_names(bit)[0])
                 chosen = _without(chosen, bit)
-    return chosen if options.mtu is not None else _without(chosen, Feature.MTU)
+    return chosen
 
 
 def _host_lacks(options: DeviceOptions) -> Feature:

@@ -4,7 +4,8 @@
 A device that cannot start is logged and shown in the status; the others are
 served.  Only when none starts does the start fail.  From then on nothing that
 happens to one device ends the process.  It ends by SIGTERM or SIGINT, or when no
-front-end can come any more.  A second signal ends it at once.
+front-end can come any more.  A further signal does not keep it from putting the
+host back.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ _log = logging.getLogger("pyvnet")
 
 # Signal pipe, loop, netlink requests, the log, a thread's pipe; and what the admin socket takes.
 _FDS_OF_PROCESS: Final = 16
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _DONE, _FAILED = 0, 1
 
 
 def run(options: ServiceOptions) -> int:
-    """Serve until told to stop; returns the exit status.
+    """Serve until told to stop, on uvloop (or PYVNET_LOOP=asyncio); returns the exit status.
 
     Raises:
         PyvnetError: it could not start; nothing is left behind.
@@ -47,6 +49,15 @@ def run(options: ServiceOptions) -> int:
     make = asyncio.new_event_loop if stock else uvloop.new_event_loop
     with asyncio.Runner(loop_factory=make) as runner:
         return runner.run(Service(options).run())
+
+
+def _be_deaf(loop: asyncio.AbstractEventLoop) -> None:
+    """All that is left is to return the status; no signal may come between two handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    for number in _SIGNALS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 async def _all(endings: list[asyncio.Future[None]]) -> bool:
@@ -68,7 +79,7 @@ class Service:
         """Start, serve, end; returns the exit status."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_exception)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             await self._start()
@@ -79,6 +90,7 @@ class Service:
         finally:
             notify("STOPPING=1")
             await self._close()
+            _be_deaf(loop)
         return self._status
 
     async def _start(self) -> None:
@@ -134,12 +146,9 @@ class Service:
         self._status = _FAILED
 
     def _on_signal(self, number: int) -> None:
-        _log.info("%s: ending", signal.Signals(number).name)
-        self._stop.set()
-        loop = asyncio.get_running_loop()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
+        if not self._stop.is_set():
+            _log.info("%s: ending", signal.Signals(number).name)
+            self._stop.set()
 
     def _on_exception(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A fault of ours in some callback: it costs one device its front-end, no more."""
