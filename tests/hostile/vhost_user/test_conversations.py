@@ -238,20 +238,49 @@ KINDS: Final[tuple[Callable[[random.Random], list[Said]], ...]] = (
 )  # fmt: skip
 
 
+async def cut_off(here: World, rng: random.Random) -> str:
+    """A whole conversation, but somewhere the file of its memory is cut off, and frames come."""
+    liar = here.connect()
+    script = conversation()
+    kept: list[int] = []
+    cut_at = rng.randrange(8, len(script))
+    try:
+        for number, said in enumerate(script):
+            if number == cut_at:
+                await liar.answers(turns=6)
+                for fd in kept:
+                    os.ftruncate(fd, rng.choice((0, 0x1000, 0x8000)))
+                with suppress(BlockingIOError):
+                    here.port.wire(0).send(b"\xff" * 60)
+            fds = [FDS[kind]() for kind in said.fds]
+            kept += [os.dup(fd) for fd, kind in zip(fds, said.fds, strict=True) if kind == "memory"]
+            if not liar.utter(said.data, fds):
+                break
+        return await liar.over()
+    finally:
+        for fd in kept:
+            os.close(fd)
+
+
 async def converse(here: World, count: int, seed: int) -> None:
     """So many hostile conversations, of all kinds."""
     rng = random.Random(seed)
     before = held()
     here.log.set_level("ERROR", "pyvnet")
+    lost = 0
     for number in range(count):
         if not number % 10:
             here.neighbour.begin()
-        script = KINDS[number % len(KINDS)](rng)
-        await here.hear(script, abruptly=not number % 5)
+        if number % 8 == 7:
+            lost += "memory went away" in await cut_off(here, rng)
+        else:
+            script = KINDS[number % len(KINDS)](rng)
+            await here.hear(script, abruptly=not number % 5)
         if number % 10 == 9:
             await here.neighbour.end()
     expect_held(before)
     assert here.lines() == [], "faults of ours are logged as errors"
+    assert lost, "no memory was missed"
     here.log.set_level("WARNING", "pyvnet")
     await here.works()
 
