@@ -47,11 +47,14 @@ stty -F /dev/ttyS0 raw -echo
 exec </dev/ttyS0 >/dev/ttyS0
 for module in {modules}; do insmod /$module.ko; done
 ip link set lo up
-echo "agent ready"
-while read -r line; do
-	eval "$line" 2>&1
-	echo "status $?"
-done
+# Not in this process: it inherits what is left in the background, whose ends would interrupt read.
+(
+	echo "agent ready"
+	while read -r line; do
+		eval "$line" 2>&1
+		echo "status $?"
+	done
+)
 """
 _BOOT: Final = (
     "console=ttyS1 quiet mitigations=off panic=-1 net.ifnames=0"
@@ -128,13 +131,16 @@ class Guest:
         nic = f"virtio-net-pci,netdev=net0,mac={GUEST_MAC},vectors=0,romfile="
         self.program = Program(
             [
+                # Its own words go to the console's log, the agent's alone are read.
+                *("sh", "-c", 'exec "$@" 2>>"$0"', str(self._console)),
                 *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
                 *("-machine", "pc,accel=tcg,memory-backend=ram", "-no-reboot"),
                 *("-cpu", "qemu64", "-smp", str(cpus), "-m", "128"),
                 *("-object", "memory-backend-memfd,id=ram,size=128M,share=on"),
                 *("-kernel", str(KERNEL / "vmlinuz"), "-initrd", str(initramfs), "-append", _BOOT),
                 *("-chardev", "stdio,id=agent,signal=off", "-serial", "chardev:agent"),
-                *("-serial", f"file:{self._console}"),
+                *("-chardev", f"file,id=console,path={self._console},append=on"),
+                *("-serial", "chardev:console"),
                 *("-chardev", f"socket,id=monitor,path={self._monitor},server=on,wait=off"),
                 *("-mon", "chardev=monitor"),
                 *(("-chardev", chardev) if chardev else ()),
@@ -147,7 +153,7 @@ class Guest:
     async def __aenter__(self) -> Self:
         """Boot, and wait for the agent."""
         self.program.start()
-        await self.program.expect("^agent ready$")
+        await self.program.expect("^agent ready\n")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -158,7 +164,7 @@ class Guest:
         """Run a line in the guest's shell; raises ProgramError unless its status is 0."""
         before = len(self.program.output)
         self.program.send(command)
-        status = await self.program.expect(r"^status (\d+)$", timeout)
+        status = await self.program.expect(r"^status (\d+)\n", timeout)
         if status[1] != "0":
             raise self.program.error(f"guest: {command!r} ended with status {status[1]}")
         return re.sub(r"status \d+\n?$", "", self.program.output[before:])
