@@ -51,7 +51,7 @@ static int take(struct vnet_worker *w, const struct exchange *x)
 		got = vr->ops->pop(vr, w->mem, &e->ctrl_pieces, &e->ctrl_chain);
 	} while (!got && vr->ops->arm(vr));
 	if (got == -EPIPE && atomic_load(&vr->unreported))
-		vnet_worker_report(e);
+		vnet_worker_ring_broke(w);
 	if (got == -EBADMSG ||
 	    (got == 1 && VNET_GUARD(CTRL_LENGTH, e->ctrl_chain.read_bytes > x->capacity))) {
 		give_back(e, 0);

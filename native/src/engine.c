@@ -392,6 +392,7 @@ int vnet_engine_set_memory(struct vnet_engine *e, struct vnet_mem *mem)
 
 	pthread_mutex_lock(&e->control);
 	vnet_workers_run(e, &command);
+	atomic_store(&e->lost_unreported, 0); /* that table is nobody's any more */
 	pthread_mutex_unlock(&e->control);
 	return 0;
 }

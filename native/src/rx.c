@@ -139,7 +139,7 @@ static void after_place(struct vnet_worker *w, struct vnet_pair *pair)
 	atomic_fetch_and(&w->engine->rx_active[pair->index / 64],
 			 ~(UINT64_C(1) << (pair->index % 64)));
 	vnet_count(&pair->stats.rings_broken, 1);
-	vnet_worker_report(w->engine);
+	vnet_worker_ring_broke(w);
 }
 
 /*

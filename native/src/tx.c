@@ -157,7 +157,7 @@ static void finish(struct vnet_worker *w, struct vnet_pair *pair, bool was_runni
 	}
 	if (was_running && !vr->running) {
 		vnet_count(&pair->stats.rings_broken, 1);
-		vnet_worker_report(w->engine);
+		vnet_worker_ring_broke(w);
 	}
 }
 

@@ -72,6 +72,29 @@ void vnet_worker_report(struct vnet_engine *engine)
 		return; /* already readable */
 }
 
+/* Each table is reported once, by whoever is first to see that it is lost. */
+static void check_memory(struct vnet_worker *w)
+{
+	struct vnet_engine *e = w->engine;
+	uint64_t reported = atomic_load_explicit(&e->lost_serial, memory_order_relaxed);
+
+	if (!vnet_mem_lost(w->mem))
+		return;
+	while (reported < w->mem->serial) {
+		if (!atomic_compare_exchange_weak(&e->lost_serial, &reported, w->mem->serial))
+			continue;
+		atomic_store(&e->lost_unreported, 1);
+		vnet_worker_report(e);
+		return;
+	}
+}
+
+void vnet_worker_ring_broke(struct vnet_worker *w)
+{
+	check_memory(w);
+	vnet_worker_report(w->engine);
+}
+
 void vnet_worker_port_gone(struct vnet_pair *pair)
 {
 	if (pair->port.gone)
@@ -229,23 +252,6 @@ static enum rest run_pairs(struct vnet_worker *w)
 			rest = own;
 	}
 	return rest;
-}
-
-/* Each table is reported once, by whoever is first to see that it is lost. */
-static void check_memory(struct vnet_worker *w)
-{
-	struct vnet_engine *e = w->engine;
-	uint64_t reported = atomic_load_explicit(&e->lost_serial, memory_order_relaxed);
-
-	if (!vnet_mem_lost(w->mem))
-		return;
-	while (reported < w->mem->serial) {
-		if (!atomic_compare_exchange_weak(&e->lost_serial, &reported, w->mem->serial))
-			continue;
-		atomic_store(&e->lost_unreported, 1);
-		vnet_worker_report(e);
-		return;
-	}
 }
 
 static void *worker_main(void *argument)

@@ -153,6 +153,8 @@ int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, 
 			   bool on);
 /** vnet_worker_report() - an event for vnet_engine_next_event() is due */
 void vnet_worker_report(struct vnet_engine *engine);
+/** vnet_worker_ring_broke() - as vnet_worker_report(), of a ring; memory it lost goes first */
+void vnet_worker_ring_broke(struct vnet_worker *w);
 /** vnet_worker_port_gone() - the host port queue ended; its frames are over */
 void vnet_worker_port_gone(struct vnet_pair *pair);
 

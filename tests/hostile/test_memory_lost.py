@@ -120,6 +120,17 @@ def test_what_is_left_of_the_file_and_not_touched_is_no_loss(rig: Rig) -> None:
         assert rig.engine.statistics(0).rx_packets == 1
 
 
+def test_the_loss_of_a_table_that_was_replaced_meanwhile_is_not_held_against_the_new_one(
+    rig: Rig,
+) -> None:
+    with guarded(), Doomed(rig, TX, "buffer") as doomed:
+        doomed.offer()
+        doomed.cut()
+        doomed.trigger()
+        rig.engine.set_memory(rig.table)
+        assert MemoryLost() not in doomed.events()
+
+
 @pytest.mark.parametrize("name", sorted(losses.SCENARIOS))
 def test_in_a_process_of_its_own(hooked: Native, name: str) -> None:
     """Whoever else wants SIGBUS; and a fault that is not ours kills as it did."""

@@ -188,7 +188,7 @@ struct vnet_event {
 };
 #define VNET_EVENT_RING_BROKEN 1u
 #define VNET_EVENT_PORT_GONE 2u
-#define VNET_EVENT_MEMORY_LOST 3u /* the file of a region was cut off; once per memory table */
+#define VNET_EVENT_MEMORY_LOST 3u /* the file of a region was cut off; once per table */
 
 /**
  * vnet_mem_create() - map a table of guest regions

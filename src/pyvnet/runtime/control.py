@@ -116,9 +116,8 @@ class ControlQueue:
             except MalformedCommandError:
                 self._malformed()  # it has been returned
                 continue
-            except DriverError as error:
-                _log.warning("%s", error)
-                return
+            except DriverError:
+                return  # the ring broke, which is an event of its own
             if command is None:
                 self._wait()
                 return

@@ -374,10 +374,10 @@ class Device:
             match event:
                 case RingBroken(index, reason):
                     ring = self._rings.index_of(index)
-                    _log.warning("virtqueue %d broke: %s", ring, reason.name)
+                    if ring in self._rings.running:
+                        _log.warning("virtqueue %d broke: %s", ring, reason.name)
                     self.perform(self._device.ring_broken(ring))
                 case MemoryLost():
-                    _log.warning("guest memory went away under its mapping")
                     if self._user is not None:
                         self._user.memory_lost()
                 case PortGone(queue):

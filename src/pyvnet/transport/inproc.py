@@ -9,6 +9,7 @@ from their fds, kicks and calls are eventfds.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from pyvnet.spec.transport import MemoryRegion, QueueSetup
     from pyvnet.transport.base import DeviceHost
+
+_log = logging.getLogger("pyvnet")
 
 
 class InProcessTransport:
@@ -41,6 +44,7 @@ class InProcessTransport:
 
     def memory_lost(self) -> None:
         """The driver shrank its own memory: the rings that lay there break by themselves."""
+        _log.warning("guest memory went away while it was mapped")
 
     def _open(self) -> DeviceHost:
         if self._config_change_fd < 0:
