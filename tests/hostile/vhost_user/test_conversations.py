@@ -266,12 +266,13 @@ async def converse(here: World, count: int, seed: int) -> None:
     """So many hostile conversations, of all kinds."""
     rng = random.Random(seed)
     before = held()
+    here.lines()
     here.log.set_level("ERROR", "pyvnet")
     lost = 0
     for number in range(count):
         if not number % 10:
             here.neighbour.begin()
-        if number % 8 == 7:
+        if number % 8 == 2:
             lost += "memory went away" in await cut_off(here, rng)
         else:
             script = KINDS[number % len(KINDS)](rng)
