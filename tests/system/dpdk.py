@@ -62,6 +62,7 @@ class Testpmd:
         arguments: str = "",
     ) -> None:
         self.mode = mode
+        self._launched = False
         vdev = f"net_virtio_user0,path={socket},queues={queues},mac={DRIVER_MAC}"
         self.program = Program(
             [
@@ -77,9 +78,15 @@ class Testpmd:
             ]
         )
 
+    def launch(self) -> None:
+        """Start the program; with ``server=1`` it has no prompt before somebody has come."""
+        if not self._launched:
+            self._launched = True
+            self.program.start()
+
     async def __aenter__(self) -> Self:
-        """Start the program and wait for its prompt."""
-        self.program.start()
+        """Start the program, unless it was, and wait for its prompt."""
+        self.launch()
         await self.ready()
         return self
 

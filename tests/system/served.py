@@ -67,14 +67,18 @@ class Served:
         self.backend.serve(self._listener.accept()[0])
 
     async def connect(self) -> asyncio.Future[str]:
-        """Go to a front-end that listens; what resolves when it is over."""
-        front = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with contextlib.ExitStack() as undo:
-            undo.callback(front.close)
-            front.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(front, str(self._path))
-            undo.pop_all()
-        return self.backend.serve(front)
+        """Go to a front-end as soon as it listens; what resolves when it is over."""
+        async with asyncio.timeout(TIMEOUT):
+            while True:
+                front = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                with contextlib.ExitStack() as undo:
+                    undo.callback(front.close)
+                    front.setblocking(False)
+                    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                        await asyncio.get_running_loop().sock_connect(front, str(self._path))
+                        undo.pop_all()
+                        return self.backend.serve(front)
+                await asyncio.sleep(0)  # it may be starting
 
     @property
     def counted(self) -> PairStats:

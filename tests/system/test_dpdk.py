@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvnet import Null, Pair
+from pyvnet.daemon import admin_client
+from tests.daemon.serving import Serving
 from tests.system.dpdk import CPU, DRIVER_MAC, Forwarded, Testpmd
 from tests.system.program import TIMEOUT
 from tests.system.served import Served
@@ -40,11 +42,12 @@ pytestmark = [
 ]
 on_a_tap = [pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.needs_tap]
 
-# The sanitizers' builds look for other things than throughput.
-FRAMES = 50_000 if "PYVNET_NATIVE" in os.environ else 1_000_000
+# Those who run this under a sanitizer or asyncio's debug mode look for other things.
+FRAMES = 50_000 if os.environ.keys() & {"PYVNET_NATIVE", "PYTHONASYNCIODEBUG"} else 1_000_000
 LOOK = 64  # frames at a time; faster than anybody looks there are more
 MAC = bytes.fromhex(DRIVER_MAC.replace(":", ""))
 NO_MRG = "mrg_rxbuf=0"
+SERVER = "server=1"
 UDP_SEGMENT = 103  # linux/udp.h; Python has no name for it
 
 ONCE = {(1, ""), (4, NO_MRG)}  # every value; every combination is for the soak
@@ -59,11 +62,15 @@ async def forwarding(
     netdev: NetDevice, directory: Path, queues: int, mode: str, port: str = "", arguments: str = ""
 ) -> AsyncIterator[tuple[Served, Testpmd]]:
     """A device on a host port and testpmd in front of it, forwarding."""
-    others = os.sched_getaffinity(0) - {CPU}
     path = directory / "front.sock"
-    async with Served(netdev, path, queues, others) as served:
-        served.listen()
-        async with Testpmd(path, queues, mode, port=port, arguments=arguments) as testpmd:
+    async with Served(netdev, path, queues, others()) as served:
+        testpmd = Testpmd(path, queues, mode, port=port, arguments=arguments)
+        if SERVER in port:
+            testpmd.launch()
+            await served.connect()
+        else:
+            served.listen()
+        async with testpmd:
             negotiated = served.device.status()["features"]["negotiated"]
             assert ("mrg_rxbuf" in negotiated) == (port != NO_MRG)
             await testpmd.start()
@@ -184,7 +191,7 @@ async def test_testpmd_receives_every_frame_that_came_in(
 
 
 class TestForward:
-    @pytest.mark.parametrize(("queues", "port"), every_mode)
+    @pytest.mark.parametrize(("queues", "port"), [*every_mode, (2, SERVER)])
     async def test_both_ways_at_once(self, tmp_path: Path, queues: int, port: str) -> None:
         null = Null(queues)
         async with forwarding(null, tmp_path, queues, "io", port) as (served, testpmd):
@@ -235,6 +242,40 @@ class TestForward:
             assert served.counted.rx_drops == 0
             assert kernel["tx"]["packets"] == mine.rx_packets == mine.tx_packets + mine.tx_dropped
             assert kernel["rx"]["packets"] == mine.tx_packets
+
+
+async def test_serve_goes_to_a_testpmd_that_listens(tmp_path: Path) -> None:
+    path, admin = tmp_path / "front.sock", str(tmp_path / "admin.sock")
+    testpmd = Testpmd(path, 2, "txonly", port=SERVER)
+    testpmd.launch()
+    with Serving(
+        *("--connect", str(path), "--admin", admin, "--port", "null", "--queues", "2"),
+        prefix=("taskset", "--cpu-list", ",".join(map(str, others()))),
+    ):
+        async with testpmd:
+            await testpmd.start()
+            while (await testpmd.forwarded()).tx_packets < FRAMES:
+                pass  # each answer takes it a moment
+            mine = await testpmd.stop()
+            async with asyncio.timeout(TIMEOUT):
+                while (sent := queues_of(admin, "tx_packets")) != [
+                    mine.queues[queue][1] for queue in range(2)
+                ]:
+                    assert sum(sent) <= mine.tx_packets
+                    await testpmd.forwarded()
+            assert queues_of(admin, "tx_bytes") == [64 * count for count in sent]
+            assert await testpmd.quit() == 0
+
+
+def queues_of(admin: str, counter: str) -> list[int]:
+    """A counter of each queue pair, by the daemon's word."""
+    (device,) = admin_client.ask(admin, {"command": "status"})["devices"]
+    return [pair[counter] for pair in device["queues"]]
+
+
+def others() -> set[int]:
+    """The CPUs testpmd leaves."""
+    return os.sched_getaffinity(0) - {CPU} or {CPU}
 
 
 def no_ipv6(netns: NetNamespace) -> None:
