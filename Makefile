@@ -104,8 +104,8 @@ test: setup native-hooks test-needs ## the whole suite but the soak
 	$(PY) $(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: test-debug
-test-debug: setup native-hooks test-needs ## the asyncio tests again, with asyncio's debug mode
-	PYTHONASYNCIODEBUG=1 $(PY) $(PYTEST) -m 'asyncio and not soak' $(PYTEST_ARGS)
+test-debug: setup native-hooks test-needs ## the asyncio tests again but guests', with asyncio's debug mode
+	PYTHONASYNCIODEBUG=1 $(PY) $(PYTEST) -m 'asyncio and not soak and not guest' $(PYTEST_ARGS)
 
 .PHONY: soak
 soak: setup native-hooks test-needs ## the long tests

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.system.uml.conftest import Boot
 
 pytestmark = [
+    pytest.mark.guest,
     pytest.mark.needs_root,
     pytest.mark.needs_netns,
     pytest.mark.needs_tap,

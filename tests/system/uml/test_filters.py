@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Send = Callable[..., Awaitable[tuple[int, int]]]
 
 pytestmark = [
+    pytest.mark.guest,
     pytest.mark.needs_root,
     pytest.mark.needs_netns,
     pytest.mark.needs_tap,

@@ -17,7 +17,7 @@ from tests.system.uml.machine import GuestError, Machine
 if TYPE_CHECKING:
     from tests.system.uml.build import Built
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_netns]
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.guest]
 
 
 def runs(pid: int) -> bool:

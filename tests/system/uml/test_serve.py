@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.system.uml.build import Built
 
 pytestmark = [
+    pytest.mark.guest,
     pytest.mark.needs_root,
     pytest.mark.needs_netns,
     pytest.mark.needs_tap,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.system.uml.nic import Nic
 
 pytestmark = [
+    pytest.mark.guest,
     pytest.mark.needs_root,
     pytest.mark.needs_netns,
     pytest.mark.needs_tap,
@@ -37,7 +38,7 @@ pytestmark = [
 HOST6, GUEST6 = "2001:db8:9::1", "2001:db8:9::2"
 PORT: Final = 5000
 MIB: Final = 1 << 20
-SWITCHES: Final = 5
+SWITCHES: Final = 3
 LARGEST: Final = 1514  # a frame nobody needs to cut, at the usual MTU of 1500
 CUT: Final = Feature.GUEST_TSO4 | Feature.GUEST_TSO6 | Feature.GUEST_ECN
 
