@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.one_loop("the device is a process of its own"),
+    pytest.mark.guest,
     pytest.mark.needs_root,
     pytest.mark.needs_netns,
     pytest.mark.needs_tap,
