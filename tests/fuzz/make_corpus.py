@@ -3,7 +3,8 @@
 
 Run from the root of the repository: python -m tests.fuzz.make_corpus
 
-Files that came from a fuzzer's finding begin with ``found-`` and are left alone.
+Other files are left alone: what a fuzzer found wrong begins with ``found-``, what
+it found that reaches further than the seeds with ``grown-``.
 """
 
 from __future__ import annotations

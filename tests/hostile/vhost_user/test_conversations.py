@@ -144,6 +144,23 @@ async def test_memory_that_is_none(caplog: pytest.LogCaptureFixture) -> None:
         await here.works()
 
 
+@pytest.mark.parametrize("fd", ["memory", "eventfd", "short memory"])
+async def test_a_second_region_that_is_none(fd: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The first is as it should be, and is let go of with it."""
+    over = RegionDescription(GPA + SIZE - 1, SIZE, UVA + SIZE, 0)
+    beside = RegionDescription(GPA + SIZE, SIZE, UVA + SIZE, 0)
+    async with world(caplog) as here:
+        before = held()
+        for region, said in ((over, "overlap"), (beside, "memory")):
+            table = say(Request.SET_MEM_TABLE, pack_memory_table((REGION, region)), "memory", fd)
+            if fd == "memory" and region is beside:
+                continue  # which is as it should be
+            await attack(here, [*opening()[:-1], table], said)
+            await attack(here, [*opening(), *ring(0), *ring(1), table], said)
+        expect_held(before)
+        await here.works()
+
+
 NOTIFIERS: Final = (Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR)
 
 
