@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 import threading
@@ -23,15 +24,20 @@ if TYPE_CHECKING:
 LOOPS = ["asyncio", "uvloop"]
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture(params=LOOPS, scope="module")
 def serving(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Serving]:
-    """A service with its admin socket at `a`."""
-    monkeypatch.chdir(tmp_path)
-    words = ("--socket-path", "s", "--port", "null", "--admin", "a")
-    with Serving(*words, PYVNET_LOOP=request.param) as running:
-        yield running
+    """A service with its admin socket at `a`, which outlives whatever its clients do."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("admin"))
+    try:
+        words = ("--socket-path", "s", "--port", "null", "--admin", "a")
+        with Serving(*words, PYVNET_LOOP=request.param) as running:
+            yield running
+            assert running.end() == 0
+    finally:
+        os.chdir(before)
 
 
 class Client:
@@ -89,7 +95,7 @@ def test_commands_as_words_and_as_json(serving: Serving) -> None:
             "result": {"device": "net0", "announced": False},
         }
         assert "link up|down [DEVICE]" in client.ask("help")["result"]["commands"]
-    assert serving.end() == 0
+    assert serving.process.poll() is None
 
 
 GARBAGE = [
@@ -140,16 +146,9 @@ def test_half_a_line_is_no_request(serving: Serving) -> None:
     assert serving.process.poll() is None
 
 
-def memory_kib(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
-
-
 @pytest.mark.requirement("CVE-2020-27174")
-def test_a_client_that_never_reads_is_dropped_and_nothing_grows(serving: Serving) -> None:
+def test_a_client_that_never_reads_is_dropped_and_not_read_from_meanwhile(serving: Serving) -> None:
     with closing(Client()) as polite:
-        polite.ask("status")
-        before = memory_kib(serving.process.pid)
         rude = Client()
         rude.sock.setblocking(False)
         flood = b"status\n" * 1000
@@ -162,26 +161,34 @@ def test_a_client_that_never_reads_is_dropped_and_nothing_grows(serving: Serving
                 continue
             except ConnectionError:
                 break
-        assert sent < 4 << 20
-        assert memory_kib(serving.process.pid) - before < 16 << 10
+        # What the kernel holds for one socket; of its answers the service holds one at most.
+        assert sent < 1 << 20
         serving.until("admin: client dropped")
         rude.close()
 
 
 @pytest.mark.requirement("CVE-2020-27174")
-def test_there_is_a_largest_number_of_clients(serving: Serving) -> None:
-    clients = [Client() for _ in range(CLIENTS_MAX)]
-    surplus = Client()
-    assert surplus.banner == {"ok": False, "error": f"{CLIENTS_MAX} clients are connected already"}
-    assert surplus.read() is None
-    surplus.close()
-    assert all(client.ask("help")["ok"] for client in clients)
-    for client in clients:
-        client.close()
-    fds = Path(f"/proc/{serving.process.pid}/fd")
-    with closing(Client()) as client:
-        assert client.ask("help")["ok"] is True
-        assert len(list(fds.iterdir())) < 40
+def test_there_is_a_largest_number_of_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Serving("--socket-path", "s", "--port", "null", "--admin", "a") as serving:
+        fds = Path(f"/proc/{serving.process.pid}/fd")
+        before = len(list(fds.iterdir()))
+        clients = [Client() for _ in range(CLIENTS_MAX)]
+        surplus = Client()
+        refusal = f"{CLIENTS_MAX} clients are connected already"
+        assert surplus.banner == {"ok": False, "error": refusal}
+        assert surplus.read() is None
+        surplus.close()
+        assert all(client.ask("help")["ok"] for client in clients)
+        for client in clients:
+            client.sock.shutdown(socket.SHUT_WR)
+            assert client.read() is None  # it has let go of this one
+            client.close()
+        with closing(Client()) as client:
+            assert client.ask("help")["ok"] is True
+            assert len(list(fds.iterdir())) == before + 1
 
 
 def test_status_and_admin_as_commands(serving: Serving) -> None:
