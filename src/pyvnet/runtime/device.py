@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from pyvnet.datapath.engine import Engine, MemoryLost, PortGone, RingBroken
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pyvnet")
 
-_NOTED_COMMANDS: Final = 20
+_NOTED: Final = 20
 
 
 class Device:
@@ -104,7 +105,7 @@ class Device:
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._user: DeviceUser | None = None
-        self._notes = 0
+        self._notes: Counter[int] = Counter()  # log level: how often
         self._control = ControlQueue(self._execute, self._malformed_command)
         self._open_rings: Rings | None = None
 
@@ -199,7 +200,7 @@ class Device:
             raise UsageError("the device has a driver already; close that one first")
         self.engine  # noqa: B018 - raises when not open
         self._user = user
-        self._notes = 0
+        self._notes.clear()
 
     def detach(self, *, reset: bool) -> None:
         """Free the device for the next user."""
@@ -337,7 +338,7 @@ class Device:
         try:
             self._rings.start(queue, features, enabled=queue.enabled)
         except (DriverError, FrontendError, HostError) as error:
-            _log.warning("virtqueue %d does not start: %s", queue.index, error)
+            self._note(logging.WARNING, "virtqueue %d does not start: %s", queue.index, error)
             return False
         return True
 
@@ -353,16 +354,16 @@ class Device:
             transition = self._device.refuse(transition, str(error))
         self._device.commit(transition)
         if transition.note:
-            self._note(transition.note)
+            self._note(logging.INFO, "control: %s", transition.note)
         return transition.answer or b""
 
-    def _note(self, note: str) -> None:
+    def _note(self, level: int, message: str, *args: object) -> None:
         """One line each, up to a number for each user: the log is not the driver's to fill."""
-        self._notes += 1
-        if self._notes <= _NOTED_COMMANDS:
-            _log.info("control: %s", note)
-        if self._notes == _NOTED_COMMANDS:
-            _log.info("control: remarks on further commands of this driver are not logged")
+        self._notes[level] += 1
+        if self._notes[level] <= _NOTED:
+            _log.log(level, message, *args)
+        if self._notes[level] == _NOTED:
+            _log.log(level, "what else this driver does wrong is not logged")
 
     def _malformed_command(self) -> None:
         self.perform(self._device.control(b"", 0))
@@ -375,7 +376,7 @@ class Device:
                 case RingBroken(index, reason):
                     ring = self._rings.index_of(index)
                     if ring in self._rings.running:
-                        _log.warning("virtqueue %d broke: %s", ring, reason.name)
+                        self._note(logging.WARNING, "virtqueue %d broke: %s", ring, reason.name)
                     self.perform(self._device.ring_broken(ring))
                 case MemoryLost():
                     if self._user is not None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import struct
@@ -28,6 +29,7 @@ from pyvnet.spec.vhost_user import (
 from tests.hostile.rig import expect_held, held
 from tests.hostile.vhost_user.world import (
     ANSWERED,
+    DEADLINE,
     FDS,
     GPA,
     REGION,
@@ -389,6 +391,29 @@ async def test_refusals_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) ->
             assert len(refusals) == 10
             assert last_but_one == "victim: what else is refused on this connection is not logged"
             assert last == "victim: front-end disconnected: it closed the connection"
+
+
+async def test_rings_that_break_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with world(caplog) as here:
+        liar = here.connect()
+        backing = memory()
+        os.pwrite(backing, struct.pack("<HH", 0, 999), 0x4000 + 0x1000)  # far too far
+        for said in (*opening(), *ring(1)):
+            if said.request == Request.SET_MEM_TABLE:
+                liar.utter(said.data, [backing])
+            elif said.request not in ANSWERED:
+                liar.say(said)
+        for number in range(30):
+            async with asyncio.timeout(DEADLINE):
+                while here.device.device.state.counters.rings_broken <= number:
+                    await liar.answers(turns=1)
+            await liar.ask(Request.GET_VRING_BASE, VringState(1, 0).pack())
+            liar.say(say(Request.SET_VRING_KICK, pack_u64(1), "eventfd"))
+        await liar.over()
+        *broke, last_but_one, last = here.lines()
+        assert broke == ["virtqueue 1 broke: AVAIL_INDEX"] * 20
+        assert last_but_one == "what else this driver does wrong is not logged"
+        assert last == "victim: front-end disconnected: it closed the connection"
 
 
 @pytest.mark.requirement("PF-A-18")
