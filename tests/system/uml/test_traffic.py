@@ -162,7 +162,27 @@ async def test_a_guest_that_cuts_and_sums_itself_is_understood(
     assert await wire.from_guest() <= LARGEST
     await wire.machine.sh("ethtool -K eth0 tx off")
     assert await wire.from_guest(HOST6) <= LARGEST
-    await wire.machine.sh("ethtool -K eth0 tx on tso on")
+    await wire.machine.sh("ethtool -K eth0 tx on tso on gro off")
     assert await wire.from_guest() > LARGEST
+    assert await wire.to_guest() > LARGEST
     # Nothing but what the guest left to the device was taken from it.
     assert "rx-checksumming: on [fixed]" in await wire.machine.sh("ethtool -k eth0")
+
+
+@pytest.mark.requirement("NET-OFL-02", "NET-RX-11", "NET-MQ-04")
+async def test_a_guest_with_an_xdp_program_gets_frames_cut_and_summed(
+    boot: Boot, netns: NetNamespace, tmp_path: Path
+) -> None:
+    wire = await boot_wired(boot, netns, tmp_path, 2 * MIB)
+    negotiated = wire.nic.device.device.policy.guest_offloads
+    program = wire.machine.start("xdp eth0")
+    assert await program.line() == "ready"
+    assert wire.nic.device.device.policy.guest_offloads == 0
+    # It has a transmit queue more, for what the program sends.
+    assert wire.nic.device.device.policy.pairs == 2
+    for host, guest in ((HOST, GUEST), (HOST6, GUEST6)):
+        assert await wire.to_guest(guest) <= LARGEST
+        assert await wire.from_guest(host) > LARGEST
+    await program.kill()
+    assert wire.nic.device.device.policy.guest_offloads == negotiated
+    assert await wire.to_guest() > LARGEST
