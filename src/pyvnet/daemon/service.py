@@ -48,7 +48,14 @@ def run(options: ServiceOptions) -> int:
     stock = os.environ.get("PYVNET_LOOP") == "asyncio"
     make = asyncio.new_event_loop if stock else uvloop.new_event_loop
     with asyncio.Runner(loop_factory=make) as runner:
-        return runner.run(Service(options).run())
+        return runner.run(_serve(options))
+
+
+async def _serve(options: ServiceOptions) -> int:
+    try:
+        return await Service(options).run()
+    finally:
+        _be_deaf(asyncio.get_running_loop())
 
 
 def _be_deaf(loop: asyncio.AbstractEventLoop) -> None:
@@ -90,7 +97,6 @@ class Service:
         finally:
             notify("STOPPING=1")
             await self._close()
-            _be_deaf(loop)
         return self._status
 
     async def _start(self) -> None:
