@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvnet import Driver
+from pyvnet.daemon import sockets
 from pyvnet.daemon.cli import main
 from pyvnet.daemon.server import retry_delays
 from pyvnet.spec.vhost_user import HEADER, Request, message
@@ -282,6 +284,20 @@ def test_what_is_no_socket_is_left_alone(folder: Path, make: object) -> None:
     assert done.returncode == 1
     assert "s exists and is not a socket" in done.stderr
     assert (folder / "s").lstat()
+
+
+def test_who_locks_the_folder_does_not_keep_others_from_starting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_LOCK_PAUSE", 0)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        made = sockets.listen("s")
+    finally:
+        os.close(handle)
+    made.close()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_file_that_is_somebody_elses_by_now_stays(folder: Path) -> None:

@@ -4,7 +4,7 @@
 A socket file outlives the program that was killed.  Whether somebody still
 listens is asked by connecting: refused means stale, and only then is the file
 removed.  From the look to the listen() the folder is locked (flock), so two
-programs that start at once cannot both take the same stale file.
+of us that start at once cannot both take the same stale file.
 
 The file never has a wider mode than in the end, nor another group: a socket is
 bound with the mode that its inode has already (unix_bind() of net/unix), the
@@ -192,7 +192,11 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; where it cannot be opened for reading, go without."""
+    """Hold the folder's lock, or go without it.
+
+    A program of ours holds it for a moment only; whoever may read the folder
+    could hold it for ever, and is not to keep us from starting.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
@@ -205,8 +209,6 @@ def _locked(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 select.select([], [], [], _LOCK_PAUSE)
-        else:
-            raise HostError(f"another program holds the lock of {folder}", cure="try again")
         yield
     finally:
         os.close(handle)
