@@ -119,7 +119,7 @@ static bool start(void)
 		CHECK(fuzz.config.desc_table);
 		return false;
 	}
-	fuzz.used = fuzz.config.used_base;
+	fuzz.used = image_start(&fuzz.config, fuzz.layout);
 	image_allow(fuzz.layout, fuzz.config.used_ring, 6 + 8 * fuzz.config.size);
 	return true;
 }

@@ -295,7 +295,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memset(fuzz.held, 0, sizeof(fuzz.held));
 	fuzz.staged_count = 0;
 	fuzz.broken = false;
-	fuzz.published = config.used_base;
+	fuzz.published = image_start(&config, fuzz.layout);
 	if (vnet_vring_start(&fuzz.vr, &config, image.mem[fuzz.layout])) {
 		CHECK(config.desc_table); /* it lies across a border, or misaligned */
 		return 0;

@@ -154,6 +154,14 @@ static inline uint16_t image_peek(uint32_t layout, uint64_t gpa)
 	return value;
 }
 
+/* Where a ring is to start: its own word counts if it is told to begin at the beginning. */
+static inline uint16_t image_start(const struct vnet_queue_config *config, uint32_t layout)
+{
+	if (config->avail_base || config->used_base)
+		return config->used_base;
+	return image_peek(layout, config->used_ring + 2);
+}
+
 static inline void image_allow(uint32_t layout, uint64_t gpa, uint64_t len)
 {
 	for (uint32_t i = 0; i < 2; i++) {

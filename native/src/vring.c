@@ -62,6 +62,8 @@ int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *conf
 	error = vr->ops->map(vr, mem);
 	if (error)
 		return error;
+	if (!config->avail_base && !config->used_base)
+		vr->ops->take_position(vr);
 	vr->in_use = VNET_FAILS(VNET_FAIL_ALLOC) ?
 			     NULL :
 			     calloc((vr->size + 63) / 64, sizeof(*vr->in_use));

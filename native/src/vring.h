@@ -48,6 +48,8 @@ struct vnet_vring;
 struct vnet_vring_ops {
 	/* Resolve the ring's addresses in @mem. -EINVAL: outside it, or misaligned. */
 	int (*map)(struct vnet_vring *vr, const struct vnet_mem *mem);
+	/* Stand where the ring says it was left, for those who did not keep it. */
+	void (*take_position)(struct vnet_vring *vr);
 	/* 1: @chain filled, pieces appended; 0: none available; -EBADMSG: malformed, only
 	 * chain->head is valid, push it with len 0; -ENOSPC: not popped, no room behind the
 	 * pieces in hand; -EPIPE: broken */

@@ -165,6 +165,17 @@ static int peek_avail(struct vnet_vring *vr)
 	return vr->next_avail != vr->avail_idx;
 }
 
+/*
+ * Buffers are used in the order they came, so used.idx tells both positions; a
+ * driver that begins anew has zeroed it (4.1.5.1.3).  One that lies stands where
+ * avail.idx is out of reach, or gets what it asked for.
+ */
+static void split_take_position(struct vnet_vring *vr)
+{
+	vr->used_idx = vnet_mem_load16(&vr->used[1]);
+	vr->next_used = vr->next_avail = vr->avail_idx = vr->used_idx;
+}
+
 static int split_pop(struct vnet_vring *vr, const struct vnet_mem *mem, struct vnet_pieces *pieces,
 		     struct vnet_chain *chain)
 {
@@ -269,6 +280,7 @@ static void split_disarm(struct vnet_vring *vr)
 
 const struct vnet_vring_ops vnet_vring_split = {
 	.map = split_map,
+	.take_position = split_take_position,
 	.pop = split_pop,
 	.rewind = split_rewind,
 	.push = split_push,

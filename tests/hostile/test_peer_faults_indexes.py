@@ -68,6 +68,22 @@ def test_indexes_no_driver_may_write(rig: Rig, variant: str, repeats: int) -> No
             attack.finish()
 
 
+def test_a_ring_that_begins_in_the_middle_where_there_is_nothing(rig: Rig) -> None:
+    """Its used.idx is believed, which is no more than SET_VRING_BASE may say."""
+    for role, lie in product(ROLES, (1, 9, 0x7FFF, 0x8000, 0xFFF7)):
+        with guarded():
+            attack = Attack(rig, role)
+            rig.arena.store16(attack.ring.used + 2, lie)
+            attack.start()
+            attack.ring.start = lie
+            rig.arena.freeze()
+            rig.begin()
+            attack.trigger()
+            assert rig.received() == []
+            attack.expect_break(TOO_FAR)
+            attack.finish()
+
+
 def _flip_index(attack: Attack, ahead: int, heads: tuple[int, ...], reason: BreakReason) -> None:
     """A good chain, and a word that turns bad once it has been read."""
     rig, ring = attack.rig, attack.ring

@@ -183,6 +183,33 @@ async def test_the_end_of_a_front_end_lets_go_of_memory_and_keeps_the_device() -
         os.close(memory)
 
 
+async def test_a_front_end_that_keeps_no_positions_goes_on_where_its_used_rings_are() -> None:
+    """SET_VRING_BASE 0 for rings in the middle of their work, as DPDK's virtio-user says it."""
+    async with served(pairs=1) as here:
+        memory, call = memory_fd(), event_fd()
+        for n in range(3):
+            os.pwrite(memory, struct.pack("<QIHH", GPA + 0x8000 + n * 1024, 1024, 2, 0), 16 * n)
+        for n in range(3):
+            os.pwrite(memory, struct.pack("<H", n), 0x1004 + 2 * n)
+            os.pwrite(memory, struct.pack("<H", n + 1), 0x1002)
+            peer, done = here.connect()
+            await peer.negotiate(here.device, int(Feature.VERSION_1 | Feature.MRG_RXBUF))
+            await peer.start(memory, 0, 1)
+            await peer.send(Request.SET_VRING_CALL, pack_u64(0), [os.dup(call)])
+            await peer.ask(Request.GET_FEATURES)
+            frame = bytes([n + 1]) * 60
+            here.device.netdev.wire(0).send(frame)  # type: ignore[attr-defined]
+            async with asyncio.timeout(DEADLINE):
+                while os.pread(memory, 2, 0x2002) != struct.pack("<H", n + 1):
+                    await peer.ask(Request.GET_FEATURES)
+            assert struct.unpack("<II", os.pread(memory, 8, 0x2004 + 8 * n)) == (n, 72)
+            assert os.pread(memory, 60, 0x800C + n * 1024) == frame
+            peer.sock.close()
+            await here.over(done)
+        os.close(call)
+        os.close(memory)
+
+
 async def test_one_front_end_at_a_time() -> None:
     async with served() as here:
         here.connect()

@@ -115,6 +115,7 @@ struct vnet_queue_config {
 	uint64_t used_ring;
 	uint32_t event_idx; /* negotiated ring features */
 	uint32_t indirect;
+	/* Both 0: where the ring's own used.idx says, which is 0 on a ring that begins anew. */
 	uint16_t avail_base; /* next avail entry to take */
 	uint16_t used_base; /* next used entry to write */
 	/* Eventfds, pipes or sockets, duplicated; -1: none. */
