@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
-# Threads and descriptors leave /proc a moment after they were joined, on a busy machine a long one.
-SETTLE_SECONDS = 10.0
 _CLONE_NEWNET = 0x40000000  # os.unshare() comes with Python 3.12
 _FAILED = pytest.StashKey[bool]()
 _FOREIGN = pytest.StashKey[list[str]]()
@@ -129,8 +127,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--requirements-to is how tools/spec_coverage.py learns who cites what."""
+    """--requirements-to is how tools/spec_coverage.py learns who cites what.
+
+    Threads and descriptors leave /proc a moment after they were joined, on a busy
+    machine a long one: --settle says how long the leak check waits for them.
+    """
     parser.addoption("--requirements-to", metavar="FILE", help="write {test: [ids]} as JSON")
+    parser.addoption("--settle", metavar="SECONDS", type=float, default=10.0)
 
 
 @cache
@@ -237,7 +240,7 @@ def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     # A failed test's traceback keeps its objects alive.
     if request.node.get_closest_marker("may_leak") or request.node.stash.get(_FAILED, False):
         return
-    deadline = time.monotonic() + SETTLE_SECONDS
+    deadline = time.monotonic() + request.config.getoption("--settle")
     left = _held() - before
     if left:
         gc.collect()

@@ -25,12 +25,18 @@ class _Run:
         self._monkeypatch = monkeypatch
         pytester.makeconftest((ROOT / "tests/conftest.py").read_text())
 
-    def __call__(self, *, ci: bool, **files: str) -> pytest.RunResult:
+    def __call__(self, *options: str, ci: bool, **files: str) -> pytest.RunResult:
         self._monkeypatch.setenv("CI", str(ci).lower())
         self._pytester.makepyfile(**files)
         settings = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={self._pytester.path}")
         return self._pytester.runpytest_subprocess(
-            *settings, "-o", f"pythonpath={ROOT}", "-p", "no:cacheprovider", self._pytester.path
+            *settings,
+            "-o",
+            f"pythonpath={ROOT}",
+            "-p",
+            "no:cacheprovider",
+            *options,
+            self._pytester.path,
         )
 
 
@@ -110,7 +116,7 @@ LOOPS = """
 
 
 def test_leaks_are_named(run: _Run) -> None:
-    result = run(ci=False, test_leaks=LEAKS)
+    result = run("--settle=0.1", ci=False, test_leaks=LEAKS)
     result.assert_outcomes(passed=4, errors=3)
     for named in ("fd * → pipe:*", "thread *", "mapping *"):
         result.stdout.fnmatch_lines([f"E *left behind: *{named}*"])
