@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -181,3 +182,23 @@ def test_memory_may_be_let_go_of_and_come_back() -> None:
         rig.fill(0, 2)
         rig.inject(0, frame_of(0))
         assert len(rig.receive(1)) == 1
+
+
+@pytest.mark.requirement("U-59")
+@pytest.mark.parametrize("start", [0, 65530])
+def test_a_ring_whose_front_end_forgot_its_position_goes_on(start: int) -> None:
+    """DPDK's virtio-user says 0 when its back-end comes again; used.idx knows better."""
+    with Rig(pairs=1, buffers=16, ring_start=start) as rig:
+        rig.policy("automatic")
+        for turn in range(3):
+            rig.send(0, *(frame_of(0, serial) for serial in range(5)))
+            sent = rig.from_wire(0, 5)
+            assert [flow_and_serial(frame)[1] for frame in sent] == list(range(5))
+            rig.wait_sent(0, 5)
+            rig.inject(0, *(frame_of(1, serial) for serial in range(5)))
+            placed = rig.receive(5)
+            assert [flow_and_serial(frame.data)[1] for frame in placed] == list(range(5))
+            for index in (0, 1):
+                state = rig.engine.stop_queue(index)
+                assert state.used_base == (start + 5 * (turn + 1)) % (1 << 16)
+                rig.start_queue(index, replace(state, avail_base=0, used_base=0))

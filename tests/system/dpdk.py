@@ -119,6 +119,12 @@ class Testpmd:
         """Stop forwarding; its count."""
         return _parse(await self.ask("stop"))
 
+    async def is_up(self) -> None:
+        """Wait until its link is up again."""
+        async with asyncio.timeout(_PATIENCE):
+            while "Link status: up" not in await self.ask("show port info 0"):
+                pass  # each answer takes it a moment
+
     async def has_received(self, frames: int) -> None:
         """Wait until it received so many, by its own count."""
         async with asyncio.timeout(_PATIENCE):

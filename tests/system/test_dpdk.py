@@ -244,6 +244,27 @@ class TestForward:
             assert kernel["rx"]["packets"] == mine.tx_packets
 
 
+# Now and then testpmd hangs or dies of it.
+@pytest.mark.soak
+@pytest.mark.requirement("U-59")
+async def test_a_testpmd_that_listens_takes_its_back_end_back(tmp_path: Path) -> None:
+    """Its rings are where they were left, though it says that they start at 0."""
+    null = Null(2)
+    async with forwarding(null, tmp_path, 2, "io", SERVER) as (served, testpmd):
+        for turn in range(3):
+            for queue in range(2):
+                null.inject(queue, 1000)
+            await testpmd.has_received(2000)
+            mine = await testpmd.stop()
+            assert mine.rx_packets == 2000
+            assert served.counted.rx_packets == 2000 * (turn + 1)
+            assert served.counted.rings_broken == 0
+            served.backend.disconnect("it will come again")
+            await served.connect()
+            await testpmd.is_up()
+            await testpmd.start()
+
+
 async def test_serve_goes_to_a_testpmd_that_listens(tmp_path: Path) -> None:
     path, admin = tmp_path / "front.sock", str(tmp_path / "admin.sock")
     testpmd = Testpmd(path, 2, "txonly", port=SERVER)
