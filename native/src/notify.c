@@ -66,9 +66,17 @@ void vnet_fd_close(int *fd)
 	*fd = -1;
 }
 
+/* The flag is the peer's, and asked each time; as a rule it spares us the dearer question. */
+static bool has_room(int fd)
+{
+	struct pollfd room = { .fd = fd, .events = POLLOUT };
+
+	return fcntl(fd, F_GETFL) & O_NONBLOCK ||
+	       (poll(&room, 1, 0) > 0 && (room.revents & POLLOUT));
+}
+
 void vnet_notifier_signal(const struct vnet_notifier *notifier)
 {
-	struct pollfd room = { .fd = notifier->fd, .events = POLLOUT };
 	const uint64_t one = 1;
 
 	if (notifier->socket) {
@@ -76,7 +84,7 @@ void vnet_notifier_signal(const struct vnet_notifier *notifier)
 		return;
 	}
 	/* Workers, who alone come here, block SIGPIPE. */
-	if (notifier->fd >= 0 && poll(&room, 1, 0) > 0 && (room.revents & POLLOUT) &&
+	if (notifier->fd >= 0 && has_room(notifier->fd) &&
 	    write(notifier->fd, &one, sizeof(one)) < 0)
 		return;
 }
