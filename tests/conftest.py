@@ -2,7 +2,7 @@
 """What every test gets: one skip door, the leak check, both event loops, cited requirements.
 
 Skips.  A test says what it needs with a marker (`needs_root`, `needs_netns`,
-`needs_tap`); only this file turns a need into a skip.  Where CI=true is set
+`needs_tap`, `needs_program`); only this file turns a need into a skip.  Where CI=true is set
 any skip, also one made by hand, fails.  What this CPU cannot run
 (`needs_cpu`) is left out at collection and listed at the end.
 
@@ -25,6 +25,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import threading
 import time
 from functools import cache
@@ -81,17 +82,25 @@ def _no_tap() -> str:
     return ""
 
 
-NEEDS: Mapping[str, Callable[[], str]] = {
+@cache
+def _no_program(*names: str) -> str:
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    missing = [name for name in names if shutil.which(name, path=path) is None]
+    return f"no {', '.join(missing)}; make test-needs as root installs them" if missing else ""
+
+
+NEEDS: Mapping[str, Callable[..., str]] = {
     "needs_root": _no_root,
     "needs_netns": _no_netns,
     "needs_tap": _no_tap,
+    "needs_program": _no_program,
 }
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot give, saying what would help."""
     for marker in item.iter_markers():
-        reason = NEEDS[marker.name]() if marker.name in NEEDS else ""
+        reason = NEEDS[marker.name](*marker.args) if marker.name in NEEDS else ""
         if reason:
             pytest.skip(reason)
 

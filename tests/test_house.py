@@ -46,6 +46,14 @@ SKIPS = """
     def test_by_hand():
         pytest.skip("no mood")
 
+    @pytest.mark.needs_program("sh", "no-such-program")
+    def test_with_a_program():
+        pass
+
+    @pytest.mark.needs_program("sh")
+    def test_with_a_shell():
+        pass
+
     @pytest.mark.xfail(reason="known")
     def test_expected_failure():
         assert False
@@ -66,14 +74,15 @@ NOT_FOR_THIS_CPU = "not for this CPU: *test_kernel?vector?"
 
 def test_skips_are_skips_at_home(run: _Run) -> None:
     result = run(ci=False, test_skips=SKIPS, test_module=MODULE_SKIP)
-    result.assert_outcomes(skipped=2, xfailed=1, passed=1, deselected=1)
-    result.stdout.fnmatch_lines([NOT_FOR_THIS_CPU])
+    result.assert_outcomes(skipped=3, xfailed=1, passed=2, deselected=1)
+    result.stdout.fnmatch_lines([NOT_FOR_THIS_CPU, "*no no-such-program; make test-needs*"])
 
 
 def test_skips_fail_in_ci(run: _Run) -> None:
     result = run(ci=True, test_skips=SKIPS)
-    result.assert_outcomes(failed=1, xfailed=1, passed=1, deselected=1)
+    result.assert_outcomes(passed=2, failed=1, errors=1, xfailed=1, deselected=1)
     result.stdout.fnmatch_lines(["*skipped under CI=true*no mood*", NOT_FOR_THIS_CPU])
+    result.stdout.fnmatch_lines(["*skipped under CI=true*no no-such-program; make test-needs*"])
 
 
 def test_skipped_modules_fail_in_ci(run: _Run) -> None:

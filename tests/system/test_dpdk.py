@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.one_loop("testpmd's frames never meet the loop"),
     pytest.mark.timeout(180),
+    pytest.mark.needs_program("dpdk-testpmd"),
 ]
 on_a_tap = [pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.needs_tap]
 

@@ -32,6 +32,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.one_loop("the device is a process of its own"),
     pytest.mark.guest,
+    pytest.mark.needs_program("qemu-system-x86_64", "busybox", "ethtool", "ip"),
     pytest.mark.needs_root,
     pytest.mark.needs_netns,
     pytest.mark.needs_tap,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.guest,
+    pytest.mark.needs_program("linux.uml", "busybox", "ethtool", "ip", "gcc"),
     pytest.mark.needs_root,
     pytest.mark.needs_netns,
     pytest.mark.needs_tap,

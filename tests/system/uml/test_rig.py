@@ -17,7 +17,12 @@ from tests.system.uml.machine import GuestError, Machine
 if TYPE_CHECKING:
     from tests.system.uml.build import Built
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.guest]
+pytestmark = [
+    pytest.mark.guest,
+    pytest.mark.needs_program("linux.uml", "busybox", "ethtool", "ip", "gcc"),
+    pytest.mark.needs_root,
+    pytest.mark.needs_netns,
+]
 
 
 def runs(pid: int) -> bool:
