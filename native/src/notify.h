@@ -6,8 +6,9 @@
  *   Eventfds, pipes and sockets can notify, whatever their flags: those are
  *   shared with the peer, who may change them at any time, so none is set, and
  *   none is kept in mind: each write asks first.  A peer that takes O_NONBLOCK
- *   away and fills an eventfd just between the two still makes its worker wait.  Files of other kinds are refused: to write 8 bytes
- *   to them with our rights is not a notification.
+ *   away and fills an eventfd just between the two still makes its worker wait.  Files
+ *   of other kinds are refused: to write 8 bytes to them with our rights is not a
+ *   notification.
  *
  *   A kick fd at its end (closed far end, an error that stays) is readable for
  *   ever.  It is let go of, and its ring is looked at from time to time, as one
