@@ -90,7 +90,7 @@ def test_what_the_kernel_sends_is_cut_by_whoever_agreed_to_cut_it(
     whole = [segment for segment in peer.segments if segment.header.gso_type]
     largest = max(len(segment.payload) for segment in peer.segments)
     if offloads == "all":
-        assert largest > 4 * MSS[version]
+        assert largest > MSS[version]  # how much larger is the kernel's choice, by its pace
         headers = 14 + {4: 20, 6: 40}[version] + 20
         for segment in whole:
             assert segment.header.gso_type == TYPES[version]
