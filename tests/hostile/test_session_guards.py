@@ -30,7 +30,9 @@ def test_every_check_has_a_witness() -> None:
     assert set(found) == set(WITNESSES), "name the test that misses it in session_guards.py"
 
 
-@pytest.mark.parametrize("witness", {*WITNESSES.values(), *(o.witness for o in OTHERS)})
+@pytest.mark.parametrize(
+    "witness", dict.fromkeys([*WITNESSES.values(), *(other.witness for other in OTHERS)])
+)
 def test_with_its_check_a_witness_holds(witness: Callable[[], None]) -> None:
     witness()
 
