@@ -132,11 +132,11 @@ async def test_kernel_traffic_both_ways_and_an_end_in_the_middle_of_it(
         async with Driver.connect("vhost-user:s") as driver:
             await configure(driver)
             assert driver.features & Feature.GUEST_TSO4
-            assert await exchange(driver, netns, "vnet0", 32) == {0, 1, 2, 3}
+            assert await exchange(driver, netns, "vnet0", 64) == {0, 1, 2, 3}
             shown = await asyncio.to_thread(status)
             assert shown["frontend"]["connected"]
             assert shown["steering"]["indirection_table"] == list(TABLE)
-            assert sum(queue["tx_packets"] for queue in shown["queues"]) == 32
+            assert sum(queue["tx_packets"] for queue in shown["queues"]) == 64
             assert shown["host_port"]["name"] == "vnet0"
             with host_that_talks_all_the_time(netns):
                 await driver.receive(timeout=DEADLINE)
@@ -250,7 +250,7 @@ async def test_queues_of_a_tap_handed_over(netns: NetNamespace) -> None:
             support.addresses(netns, "theirs", HOST, [PEER])
             async with Driver.connect("vhost-user:s") as driver:
                 await configure(driver)
-                assert await exchange(driver, netns, "theirs", 16) == {0, 1, 2, 3}
+                assert await exchange(driver, netns, "theirs", 64) == {0, 1, 2, 3}
             assert serving.end() == 0
         assert support.attached(netns, "theirs") == 4
 

@@ -110,7 +110,7 @@ async def test_flows_land_where_the_table_says_with_the_reference_hash(
 ) -> None:
     machine, nic = await boot()
     await machine.sh(f"ethtool -L eth0 combined {QUEUES}; ip link set eth0 up")
-    await set_rss(machine, KEY, "weight 1 4 2 3")
+    await set_rss(machine, KEY, "weight 2 4 2 3")
     await machine.sh("ethtool -K eth0 rxhash on")
     table = await table_of(machine)
     steering = nic.device.status()["steering"]
