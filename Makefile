@@ -145,6 +145,50 @@ tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
 		LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
 		setarch -R $(PY) $(PYTEST) $(SLOW) -m 'tsan and not soak' $(PYTEST_ARGS))
 
+# --- speed ------------------------------------------------------------------------
+
+# Programs of bench/c: each is one file, with headers next to it.  Those that link DPDK, and
+# those that link the C core, are listed; a name of each may stand in both.
+BENCH_DPDK :=
+BENCH_CORE :=
+BENCH_C := $(patsubst bench/c/%.c,%,$(sort $(wildcard bench/c/*.c)))
+BENCH_HEADERS := $(sort $(wildcard bench/c/*.h))
+# DPDK's headers use instructions beyond the base line: it is built for this machine.
+BENCH_FLAGS = $(if $(filter $*,$(BENCH_DPDK)),-march=native $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)))
+BENCH_LIBS = $(if $(filter $*,$(BENCH_DPDK)),$(shell pkg-config --libs libdpdk))
+
+.PHONY: bench-needs
+bench-needs:
+	@tools/need.sh gcc=gcc 'libc6-dev=/usr/include/stdio.h' pkg-config=pkg-config iproute2=ip \
+		util-linux=taskset
+
+# Peers are welcome, not needed: where they cannot be installed the rest runs.
+.PHONY: bench-peers
+bench-peers:
+	-@tools/need.sh dpdk-dev=dpdk-testpmd 'libdpdk-dev=/usr/include/dpdk/rte_ethdev.h' \
+		openvswitch-switch-dpdk=/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk
+
+build/bench/%: bench/c/%.c $(BENCH_HEADERS) $(C_SOURCES) $(C_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O2 -g $(WARNINGS) $(BENCH_FLAGS) -o $@ $< \
+		$(if $(filter $*,$(BENCH_CORE)),$(C_SOURCES)) $(BENCH_LIBS)
+
+# A program that cannot be built (no DPDK, say) is left out with what the compiler said.
+.PHONY: bench-build
+bench-build: bench-needs bench-peers ## build the programs of bench/c
+	@for name in $(BENCH_C); do \
+		$(MAKE) --no-print-directory -s build/bench/$$name || echo "bench: no $$name" >&2; \
+	done
+
+# More arguments for pyvnet bench: make bench BENCH_ARGS='--rows 1,2 --json'
+BENCH_ARGS ?=
+.PHONY: bench bench-quick
+bench: setup bench-build ## every question of bench/, side by side with the peers
+	$(VENV)/bin/pyvnet bench $(BENCH_ARGS)
+
+bench-quick: setup bench-build ## the same in short: fewer rounds, wider intervals
+	$(VENV)/bin/pyvnet bench --quick $(BENCH_ARGS)
+
 # --- fuzzing --------------------------------------------------------------------
 
 build/fuzz-replay/%: native/fuzz/fuzz_%.c native/fuzz/replay_main.c $(C_SOURCES) $(C_HEADERS)
@@ -200,7 +244,7 @@ fuzz-python: setup $(VENV)/.fuzz ## atheris over the targets in tests/fuzz, FUZZ
 # --- checks ---------------------------------------------------------------------
 
 CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[ch] native/fuzz/*.[ch]) \
-	$(wildcard tests/system/guest/*.c))
+	$(wildcard tests/system/guest/*.c) $(wildcard bench/c/*.[ch]))
 
 .PHONY: check
 check: setup check-c gen-check ## linters, types, formatting, generated files, C warnings

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: MIT
-# ruff: noqa: INP001, T201 - a program that prints
 """How long do parse and hash take?
 
     python bench/bench_hash.py

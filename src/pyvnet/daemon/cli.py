@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "admin": "have a running device do something",
     "hash": "which queue frames land on, and why",
     "caps": "what this host can do and what the device offers",
+    "bench": "how fast, side by side with the peers that are installed",
 }
 
 # QEMU's docs/interop/vhost-user.json: what a back-end of type net says of itself.
