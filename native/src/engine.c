@@ -57,10 +57,12 @@ static int init_pair(struct vnet_engine *e, const struct vnet_engine_config *con
 	return 0;
 }
 
-static int init_workers(struct vnet_engine *e, uint32_t inbound)
+static int init_workers(struct vnet_engine *e, const struct vnet_engine_config *config,
+			uint32_t inbound)
 {
 	for (uint32_t i = 0; i < e->worker_count; i++) {
-		int error = vnet_worker_init(&e->workers[i], e, i, inbound);
+		int cpu = config->worker_cpus ? config->worker_cpus[i] : -1;
+		int error = vnet_worker_init(&e->workers[i], e, i, inbound, cpu);
 
 		if (error)
 			return error;
@@ -107,7 +109,7 @@ static int init(struct vnet_engine *e, const struct vnet_engine_config *config)
 	for (uint32_t i = 0; !error && i < e->pair_count; i++)
 		error = init_pair(e, config, i);
 	if (!error)
-		error = init_workers(e, per_worker);
+		error = init_workers(e, config, per_worker);
 	if (!error) {
 		struct vnet_command command = { .run = command_watch };
 
@@ -126,6 +128,7 @@ int vnet_engine_create(const struct vnet_engine_config *config, struct vnet_engi
 	if (!config->pairs || config->pairs > VNET_MAX_PAIRS || !config->workers ||
 	    config->workers > config->pairs || !config->port_count ||
 	    config->port_count > config->pairs || config->handoff_slots > 4096 ||
+	    config->io > VNET_IO_URING || config->poll_us > VNET_POLL_US_MAX ||
 	    !vnet_port_ops_of(config->port_type))
 		return -EINVAL;
 	e = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(1, sizeof(*e));
@@ -135,6 +138,9 @@ int vnet_engine_create(const struct vnet_engine_config *config, struct vnet_engi
 	e->worker_count = config->workers;
 	e->port_count = config->port_count;
 	e->attached = config->port_count;
+	e->io = config->io;
+	e->poll_us = config->poll_us;
+	e->pin_guest_memory = config->pin_guest_memory != 0;
 	e->offloads = UINT32_MAX; /* nobody knows what its maker asked for */
 	e->event_fd = -1;
 	error = init(e, config);
@@ -408,6 +414,15 @@ int vnet_engine_stats(struct vnet_engine *e, uint32_t pair, struct vnet_pair_sta
 	for (size_t i = 0; i < sizeof(*stats) / sizeof(*to); i++)
 		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
 	return 0;
+}
+
+void vnet_engine_info(const struct vnet_engine *e, struct vnet_engine_info *info)
+{
+	*info = (struct vnet_engine_info){
+		.io = VNET_IO_PLAIN,
+		.poll_us = e->poll_us,
+		.hash_kernel = "portable",
+	};
 }
 
 int vnet_engine_event_fd(const struct vnet_engine *e)

@@ -62,6 +62,7 @@ static int look(struct vnet_pair *pair, const struct vnet_vring *vr)
 	if (vr == &pair->transmitq) {
 		pair->tx_waits = false;
 		pair->tx_ready = true;
+		pair->tx_armed = true; /* as far as its new place or owner knows */
 	} else {
 		pair->rx_waits = false;
 	}

@@ -161,28 +161,45 @@ static void finish(struct vnet_worker *w, struct vnet_pair *pair, bool was_runni
 	}
 }
 
-void vnet_tx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t budget)
+bool vnet_tx_arm(struct vnet_pair *pair)
+{
+	struct vnet_vring *vr = &pair->transmitq;
+
+	pair->tx_ready = false;
+	if (!vr->running || pair->tx_waits)
+		return false;
+	pair->tx_armed = true;
+	pair->tx_ready = vr->ops->arm(vr);
+	return pair->tx_ready;
+}
+
+uint32_t vnet_tx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t budget)
 {
 	struct vnet_vring *vr = &pair->transmitq;
 	bool was_running = vr->running;
+	uint32_t taken = 0;
 
 	if (!was_running || pair->tx_waits) {
 		pair->tx_ready = false;
-		return;
+		return 0;
 	}
-	vr->ops->disarm(vr);
-	while (budget--) {
+	if (pair->tx_armed) {
+		vr->ops->disarm(vr);
+		pair->tx_armed = false;
+	}
+	while (taken < budget) {
 		struct vnet_chain chain;
 		int got;
 
 		w->scratch.pieces.count = 0;
 		got = vr->ops->pop(vr, w->mem, &w->scratch.pieces, &chain);
-		if (got == -EPIPE || (!got && !vr->ops->arm(vr))) {
+		if (!got)
+			break;
+		if (got == -EPIPE) {
 			pair->tx_ready = false;
 			break;
 		}
-		if (!got)
-			continue; /* a chain came between the last look and the request for kicks */
+		taken++;
 		if (vr->disabled) {
 			vnet_count(&pair->stats.tx_drop_queue_off, 1);
 		} else if (got == -EBADMSG) {
@@ -191,10 +208,12 @@ void vnet_tx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t budge
 			vr->ops->rewind(vr, &chain, 1);
 			pair->tx_ready = false;
 			pair->tx_waits = true;
+			taken--;
 			vnet_worker_update_port(pair);
 			break;
 		}
 		vr->ops->push(vr, chain.head, 0);
 	}
 	finish(w, pair, was_running);
+	return taken;
 }

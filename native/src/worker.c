@@ -4,6 +4,7 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -16,6 +17,7 @@
 enum source { SOURCE_WAKE, SOURCE_PORT, SOURCE_RX_KICK, SOURCE_TX_KICK };
 
 #define EVENTS 64
+#define CPUS_MAX 8192u /* as many as Linux can be built for */
 
 static uint64_t token(enum source source, uint32_t pair)
 {
@@ -245,8 +247,8 @@ static enum rest run_pairs(struct vnet_worker *w)
 		look_unkicked(pair);
 		if (has_frames(pair))
 			vnet_rx_burst(w, pair, VNET_BURST);
-		if (pair->tx_ready)
-			vnet_tx_burst(w, pair, VNET_BURST);
+		if (pair->tx_ready && vnet_tx_burst(w, pair, VNET_BURST) < VNET_BURST)
+			vnet_tx_arm(pair);
 		own = rest_of(pair);
 		if (rest == REST_LONG || own == REST_NOT)
 			rest = own;
@@ -278,8 +280,28 @@ static void *worker_main(void *argument)
 	return NULL;
 }
 
+/* A thread begins where it is to stay.  pthread_create() says EINVAL of a CPU that is not for us. */
+static int create_thread(struct vnet_worker *w, int cpu)
+{
+	cpu_set_t cpus[CPUS_MAX / CPU_SETSIZE];
+	pthread_attr_t attributes;
+	int error;
+
+	if (cpu >= (int)CPUS_MAX)
+		return ENXIO;
+	pthread_attr_init(&attributes);
+	if (cpu >= 0) {
+		CPU_ZERO_S(sizeof(cpus), cpus);
+		CPU_SET_S((size_t)cpu, sizeof(cpus), cpus);
+		pthread_attr_setaffinity_np(&attributes, sizeof(cpus), cpus);
+	}
+	error = pthread_create(&w->thread, &attributes, worker_main, w);
+	pthread_attr_destroy(&attributes);
+	return error == EINVAL ? ENXIO : error;
+}
+
 /* Signals belong to the process' own threads, but for those that a thread brings upon itself. */
-static int start_thread(struct vnet_worker *w)
+static int start_thread(struct vnet_worker *w, int cpu)
 {
 	static const int own[] = { SIGBUS, SIGSEGV, SIGILL, SIGFPE };
 	sigset_t all, before;
@@ -291,14 +313,14 @@ static int start_thread(struct vnet_worker *w)
 	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
 		sigdelset(&all, own[i]);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&w->thread, NULL, worker_main, w);
+	error = create_thread(w, cpu);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	w->started = !error;
 	return -error;
 }
 
 int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number,
-		     uint32_t inbound)
+		     uint32_t inbound, int cpu)
 {
 	int error;
 
@@ -315,7 +337,7 @@ int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t
 	if (!error)
 		error = watch(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, EPOLLIN,
 			      token(SOURCE_WAKE, 0));
-	return error ? error : start_thread(w);
+	return error ? error : start_thread(w, cpu);
 }
 
 static int command_stop(struct vnet_worker *w, struct vnet_command *command)

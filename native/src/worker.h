@@ -49,6 +49,7 @@ struct vnet_pair {
 	bool holds_frame;   /* slot holds a frame that waits for buffers (U-43) */
 	bool rx_waits;      /* host port not polled: the driver has to kick first */
 	bool tx_ready;      /* the transmitq may have chains */
+	bool tx_armed;      /* the driver was asked to kick for the transmitq */
 	bool tx_waits;      /* the host port was full: wait until it is writable */
 	bool dirty;         /* receiveq has staged elements: linked from the owner's dirty list */
 	struct vnet_pair *next_dirty;
@@ -103,6 +104,9 @@ struct vnet_engine {
 	uint32_t attached; /* host port queues 0 … attached-1 */
 	uint32_t port_count;
 	uint32_t offloads; /* VNET_OFFLOAD_*: what the host port was told */
+	uint32_t io;       /* enum vnet_io: what was asked for */
+	uint32_t poll_us;
+	bool pin_guest_memory;
 	struct vnet_pair *pairs;
 	struct vnet_worker *workers;
 	struct vnet_slots slots;
@@ -127,9 +131,9 @@ static inline bool vnet_rx_active(struct vnet_engine *e, uint32_t pair)
 	       1;
 }
 
-/** vnet_worker_init() - make the fds and the inbound queue, and start the thread */
+/** vnet_worker_init() - make the fds and the inbound queue, and start the thread, on @cpu unless -1 */
 int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number,
-		     uint32_t inbound);
+		     uint32_t inbound, int cpu);
 /** vnet_worker_stop() - end the thread and join it; harmless on one never started */
 void vnet_worker_stop(struct vnet_worker *w);
 /** vnet_worker_fini() - release, once no worker of the engine runs: they put frames into each other's queue */
@@ -169,7 +173,13 @@ uint32_t vnet_rx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t b
 void vnet_rx_inbound(struct vnet_worker *w, uint32_t budget);
 
 /* tx.c */
-/** vnet_tx_burst() - THE transmit line */
-void vnet_tx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t budget);
+/**
+ * vnet_tx_burst() - THE transmit line
+ * Asks the driver for silence, and never for kicks: whoever stops looking calls vnet_tx_arm().
+ * Return: chains taken and given back; fewer than @budget: no more for now
+ */
+uint32_t vnet_tx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t budget);
+/** vnet_tx_arm() - ask for kicks before not looking. Return: chains are there already, look again */
+bool vnet_tx_arm(struct vnet_pair *pair);
 
 #endif

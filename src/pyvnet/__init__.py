@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyvnet.datapath.config import EngineConfig
     from pyvnet.driver.driver import Driver
     from pyvnet.errors import DriverError, FrontendError, HostError, PyvnetError, UsageError
     from pyvnet.netdev import Null, Pair, Tap
@@ -18,6 +19,7 @@ __all__ = [
     "Device",
     "Driver",
     "DriverError",
+    "EngineConfig",
     "Feature",
     "FrontendError",
     "HashConfig",
@@ -36,6 +38,7 @@ _HOMES = {
     "Device": "runtime",
     "Driver": "driver.driver",
     "DriverError": "errors",
+    "EngineConfig": "datapath.config",
     "Feature": "spec.features",
     "FrontendError": "errors",
     "HashConfig": "spec.rss",

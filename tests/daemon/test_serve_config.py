@@ -11,6 +11,7 @@ import pytest
 
 from pyvnet.daemon.config import load
 from pyvnet.daemon.options import Port
+from pyvnet.datapath.config import EngineConfig
 from pyvnet.errors import UsageError
 from pyvnet.spec.features import Feature
 from pyvnet.spec.vhost_user import HEADER, Request, message
@@ -62,6 +63,10 @@ def test_every_key(folder: Path) -> None:
         queue-num-unit = "vrings"
         compat = ["ex-types-always"]
         workers = 2
+        worker-cpus = [0]
+        poll-us = 50
+        io = "plain"
+        pin-guest-memory = true
 
         [[device]]
         name = "vm2"
@@ -80,6 +85,9 @@ def test_every_key(folder: Path) -> None:
     assert (one.name, one.socket_path, one.socket_mode) == ("vm1", "vm1.sock", 0o660)
     assert (one.tap, one.tap_persist, one.netns, one.bridge) == ("vm1", True, "blue", "br0")
     assert (one.pairs, one.mac, one.mtu, one.workers) == (8, b"\x02\0\0\0\0\x01", 9000, 2)
+    assert one.engine_config == EngineConfig(
+        worker_cpus=(0,), poll_us=50, io="plain", pin_guest_memory=True
+    )
     assert one.no_features == Feature.HASH_REPORT | Feature.GUEST_ANNOUNCE
     assert (one.queue_num_unit, one.compat) == ("vrings", ("ex-types-always",))
     assert (two.fd, two.tap_fds, two.pairs) == (3, (4, 5), 2)

@@ -55,6 +55,16 @@ enum vnet_port_type {
 	VNET_PORT_NULL = 2, /* fd: an eventfd; write n and n frames come in */
 };
 
+/* How frames cross the border to the kernel. */
+enum vnet_io {
+	VNET_IO_AUTO =
+		0, /* io_uring where it is allowed and the host port gains by it, else plain */
+	VNET_IO_PLAIN = 1, /* read and write, a call a frame */
+	VNET_IO_URING = 2, /* io_uring, or vnet_engine_create() fails */
+};
+
+#define VNET_POLL_US_MAX 1000000000u
+
 struct vnet_engine_config {
 	uint32_t pairs;   /* queue pairs the device has, 1 … VNET_MAX_PAIRS */
 	uint32_t workers; /* threads, 1 … pairs */
@@ -62,7 +72,30 @@ struct vnet_engine_config {
 	uint32_t handoff_slots; /* frames in flight between workers, per worker; 0: default */
 	const int32_t *port_fds; /* one per pair, nonblocking; duplicated */
 	uint32_t port_count;     /* host port queues, 1 … pairs; the rest have none */
-	uint32_t reserved;
+	uint32_t io; /* enum vnet_io */
+	uint32_t poll_us; /* a worker without work looks on for so long before it sleeps */
+	uint32_t
+		pin_guest_memory; /* guest memory may be registered with the kernel, which pins it */
+	const int32_t *worker_cpus; /* NULL, or one per worker: its CPU, -1 any */
+};
+
+/* What the engine made of its configuration. */
+struct vnet_engine_info {
+	uint32_t io; /* VNET_IO_PLAIN or VNET_IO_URING: what its workers use */
+	uint32_t uring_errno; /* why not io_uring, 0 where nothing stood in the way */
+	uint32_t uring_step; /* enum vnet_uring_step: where that came up */
+	uint32_t poll_us;
+	uint32_t pinned; /* guest memory is registered */
+	char hash_kernel[20];
+};
+
+enum vnet_uring_step {
+	VNET_URING_NONE = 0,
+	VNET_URING_SETUP, /* io_uring_setup() */
+	VNET_URING_MAP, /* its rings could not be mapped */
+	VNET_URING_PROBE, /* the kernel lacks an operation */
+	VNET_URING_BUFFERS, /* registering the bounce pages */
+	VNET_URING_FILES, /* registering the host port's queues */
 };
 
 /* Which frames the driver wants ("Packet Receive Filtering"): modes of struct vnet_filter. */
@@ -221,10 +254,12 @@ VNET_API int vnet_policy_passes(const struct vnet_policy *policy, const uint8_t 
 
 /**
  * vnet_engine_create() - start the workers; no ring runs yet, frames of the host port are dropped and counted
- * Return: 0; -EINVAL; errno of what could not be made
+ * Return: 0; -EINVAL; -ENXIO: a worker may not run on its CPU; errno of what could not be made
  */
 VNET_API int vnet_engine_create(const struct vnet_engine_config *config,
 				struct vnet_engine **engine);
+/** vnet_engine_info() - what the engine runs with */
+VNET_API void vnet_engine_info(const struct vnet_engine *engine, struct vnet_engine_info *info);
 /** vnet_engine_destroy() - join the workers, close what the engine opened */
 VNET_API void vnet_engine_destroy(struct vnet_engine *engine);
 

@@ -587,152 +587,161 @@ static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // char const *()(uint32_t)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(char const *)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 117), // char const *
+/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(char const *)
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 121), // char const *
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, struct vnet_event *)
-/*  7 */ _CFFI_OP(_CFFI_OP_POINTER, 123), // struct vnet_engine *
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 125), // struct vnet_event *
+/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, struct vnet_event *)
+/*  7 */ _CFFI_OP(_CFFI_OP_POINTER, 131), // struct vnet_engine *
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 134), // struct vnet_event *
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, struct vnet_mem *)
+/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, struct vnet_mem *)
 /* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 127), // struct vnet_mem *
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 136), // struct vnet_mem *
 /* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, struct vnet_policy *)
+/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, struct vnet_policy *)
 /* 15 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 129), // struct vnet_policy *
+/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 138), // struct vnet_policy *
 /* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, struct vnet_queue_config const *)
+/* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, struct vnet_queue_config const *)
 /* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 131), // struct vnet_queue_config const *
+/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 140), // struct vnet_queue_config const *
 /* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, int32_t)
+/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, int32_t)
 /* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
 /* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
+/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
 /* 28 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
 /* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
+/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
 /* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 128), // struct vnet_pair_stats *
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 137), // struct vnet_pair_stats *
 /* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
+/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
 /* 39 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 132), // struct vnet_queue_state *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct vnet_queue_state *
 /* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, uint32_t)
+/* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, uint32_t)
 /* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 46 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 48 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
+/* 48 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
 /* 49 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 55 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
+/* 55 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
 /* 56 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // uint8_t *
+/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // uint8_t *
 /* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
 /* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 59),
 /* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
+/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
 /* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 64 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // uint8_t const *
+/* 64 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // uint8_t const *
 /* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine const *)
-/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 123), // struct vnet_engine const *
+/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine const *)
+/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 131), // struct vnet_engine const *
 /* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
-/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 124), // struct vnet_engine_config const *
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
+/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 132), // struct vnet_engine_config const *
 /* 72 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // struct vnet_engine * *
 /* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
+/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
 /* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
 /* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 77 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
 /* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
-/* 82 */ _CFFI_OP(_CFFI_OP_POINTER, 129), // struct vnet_policy const *
+/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
+/* 82 */ _CFFI_OP(_CFFI_OP_POINTER, 138), // struct vnet_policy const *
 /* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
 /* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
-/* 87 */ _CFFI_OP(_CFFI_OP_POINTER, 130), // struct vnet_policy_config const *
+/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
+/* 87 */ _CFFI_OP(_CFFI_OP_POINTER, 139), // struct vnet_policy_config const *
 /* 88 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // struct vnet_policy * *
 /* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
-/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 133), // struct vnet_region const *
+/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
+/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 142), // struct vnet_region const *
 /* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 12), // struct vnet_mem * *
 /* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 95 */ _CFFI_OP(_CFFI_OP_FUNCTION, 122), // int()(uint32_t, int64_t)
+/* 95 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(uint32_t, int64_t)
 /* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 97 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
 /* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 51), // uint64_t()(void)
 /* 100 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // void()(struct vnet_engine *)
+/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_engine *)
 /* 102 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
 /* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // void()(struct vnet_mem *)
-/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // void()(struct vnet_policy *)
-/* 108 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
-/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
-/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 82),
-/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
-/* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 135), // struct vnet_verdict *
-/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 118 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
-/* 119 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_port_type
-/* 120 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_steering_mode
-/* 121 */ _CFFI_OP(_CFFI_OP_POINTER, 25), // int32_t const *
-/* 122 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 123 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
-/* 124 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
-/* 125 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_event
-/* 126 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_filter
-/* 127 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_mem
-/* 128 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_pair_stats
-/* 129 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_policy
-/* 130 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy_config
-/* 131 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_queue_config
-/* 132 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_state
-/* 133 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_region
-/* 134 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_steering
-/* 135 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_verdict
-/* 136 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 137 */ _CFFI_OP(_CFFI_OP_ARRAY, 136), // uint16_t[128]
-/* 138 */ (_cffi_opcode_t)(128),
-/* 139 */ _CFFI_OP(_CFFI_OP_ARRAY, 51), // uint64_t[64]
-/* 140 */ (_cffi_opcode_t)(64),
-/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 142 */ _CFFI_OP(_CFFI_OP_ARRAY, 141), // uint8_t[2]
-/* 143 */ (_cffi_opcode_t)(2),
-/* 144 */ _CFFI_OP(_CFFI_OP_ARRAY, 141), // uint8_t[40]
-/* 145 */ (_cffi_opcode_t)(40),
-/* 146 */ _CFFI_OP(_CFFI_OP_ARRAY, 141), // uint8_t[6]
-/* 147 */ (_cffi_opcode_t)(6),
-/* 148 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_engine const *, struct vnet_engine_info *)
+/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 68),
+/* 106 */ _CFFI_OP(_CFFI_OP_POINTER, 133), // struct vnet_engine_info *
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_mem *)
+/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_policy *)
+/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
+/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
+/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 82),
+/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
+/* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 119 */ _CFFI_OP(_CFFI_OP_POINTER, 144), // struct vnet_verdict *
+/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 122 */ _CFFI_OP(_CFFI_OP_ARRAY, 121), // char[20]
+/* 123 */ (_cffi_opcode_t)(20),
+/* 124 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
+/* 125 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_io
+/* 126 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_port_type
+/* 127 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum vnet_steering_mode
+/* 128 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum vnet_uring_step
+/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 25), // int32_t const *
+/* 130 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 131 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
+/* 132 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
+/* 133 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_engine_info
+/* 134 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_event
+/* 135 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_filter
+/* 136 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_mem
+/* 137 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_pair_stats
+/* 138 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy
+/* 139 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_policy_config
+/* 140 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_config
+/* 141 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_queue_state
+/* 142 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_region
+/* 143 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_steering
+/* 144 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct vnet_verdict
+/* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 146 */ _CFFI_OP(_CFFI_OP_ARRAY, 145), // uint16_t[128]
+/* 147 */ (_cffi_opcode_t)(128),
+/* 148 */ _CFFI_OP(_CFFI_OP_ARRAY, 51), // uint64_t[64]
+/* 149 */ (_cffi_opcode_t)(64),
+/* 150 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 151 */ _CFFI_OP(_CFFI_OP_ARRAY, 150), // uint8_t[2]
+/* 152 */ (_cffi_opcode_t)(2),
+/* 153 */ _CFFI_OP(_CFFI_OP_ARRAY, 150), // uint8_t[40]
+/* 154 */ (_cffi_opcode_t)(40),
+/* 155 */ _CFFI_OP(_CFFI_OP_ARRAY, 150), // uint8_t[6]
+/* 156 */ (_cffi_opcode_t)(6),
+/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_VNET_BREAK_NONE(unsigned long long *o)
@@ -805,6 +814,27 @@ static int _cffi_const_VNET_BREAK_COUNT(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VNET_IO_AUTO(unsigned long long *o)
+{
+  int n = (VNET_IO_AUTO) <= 0;
+  *o = (unsigned long long)((VNET_IO_AUTO) | 0);  /* check that VNET_IO_AUTO is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_IO_PLAIN(unsigned long long *o)
+{
+  int n = (VNET_IO_PLAIN) <= 0;
+  *o = (unsigned long long)((VNET_IO_PLAIN) | 0);  /* check that VNET_IO_PLAIN is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_IO_URING(unsigned long long *o)
+{
+  int n = (VNET_IO_URING) <= 0;
+  *o = (unsigned long long)((VNET_IO_URING) | 0);  /* check that VNET_IO_URING is an integer */
+  return n;
+}
+
 static int _cffi_const_VNET_PORT_TAP(unsigned long long *o)
 {
   int n = (VNET_PORT_TAP) <= 0;
@@ -837,6 +867,48 @@ static int _cffi_const_VNET_STEER_RSS(unsigned long long *o)
 {
   int n = (VNET_STEER_RSS) <= 0;
   *o = (unsigned long long)((VNET_STEER_RSS) | 0);  /* check that VNET_STEER_RSS is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_URING_NONE(unsigned long long *o)
+{
+  int n = (VNET_URING_NONE) <= 0;
+  *o = (unsigned long long)((VNET_URING_NONE) | 0);  /* check that VNET_URING_NONE is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_URING_SETUP(unsigned long long *o)
+{
+  int n = (VNET_URING_SETUP) <= 0;
+  *o = (unsigned long long)((VNET_URING_SETUP) | 0);  /* check that VNET_URING_SETUP is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_URING_MAP(unsigned long long *o)
+{
+  int n = (VNET_URING_MAP) <= 0;
+  *o = (unsigned long long)((VNET_URING_MAP) | 0);  /* check that VNET_URING_MAP is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_URING_PROBE(unsigned long long *o)
+{
+  int n = (VNET_URING_PROBE) <= 0;
+  *o = (unsigned long long)((VNET_URING_PROBE) | 0);  /* check that VNET_URING_PROBE is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_URING_BUFFERS(unsigned long long *o)
+{
+  int n = (VNET_URING_BUFFERS) <= 0;
+  *o = (unsigned long long)((VNET_URING_BUFFERS) | 0);  /* check that VNET_URING_BUFFERS is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_URING_FILES(unsigned long long *o)
+{
+  int n = (VNET_URING_FILES) <= 0;
+  *o = (unsigned long long)((VNET_URING_FILES) | 0);  /* check that VNET_URING_FILES is an integer */
   return n;
 }
 
@@ -1159,6 +1231,57 @@ _cffi_f_vnet_engine_event_fd(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_vnet_engine_event_fd _cffi_d_vnet_engine_event_fd
+#endif
+
+static void _cffi_d_vnet_engine_info(struct vnet_engine const * x0, struct vnet_engine_info * x1)
+{
+  vnet_engine_info(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_engine_info(PyObject *self, PyObject *args)
+{
+  struct vnet_engine const * x0;
+  struct vnet_engine_info * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "vnet_engine_info", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(68), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(68), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(106), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct vnet_engine_info *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(106), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { vnet_engine_info(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_vnet_engine_info _cffi_d_vnet_engine_info
 #endif
 
 static int _cffi_d_vnet_engine_move_queue(struct vnet_engine * x0, uint32_t x1, uint64_t x2, uint64_t x3, uint64_t x4)
@@ -1876,10 +1999,10 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(115), arg4, (char **)&x4);
+      _cffi_type(119), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vnet_verdict *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(115), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(119), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2378,6 +2501,13 @@ static int _cffi_const_VNET_MAX_REGIONS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VNET_POLL_US_MAX(unsigned long long *o)
+{
+  int n = (VNET_POLL_US_MAX) <= 0;
+  *o = (unsigned long long)((VNET_POLL_US_MAX) | 0);  /* check that VNET_POLL_US_MAX is an integer */
+  return n;
+}
+
 static int _cffi_const_VNET_RSS_KEY_SIZE(unsigned long long *o)
 {
   int n = (VNET_RSS_KEY_SIZE) <= 0;
@@ -2410,9 +2540,26 @@ static void _cffi_checkfld_struct_vnet_engine_config(struct vnet_engine_config *
   (void)((p->handoff_slots) | 0);  /* check that 'struct vnet_engine_config.handoff_slots' is an integer */
   { int32_t const * *tmp = &p->port_fds; (void)tmp; }
   (void)((p->port_count) | 0);  /* check that 'struct vnet_engine_config.port_count' is an integer */
-  (void)((p->reserved) | 0);  /* check that 'struct vnet_engine_config.reserved' is an integer */
+  (void)((p->io) | 0);  /* check that 'struct vnet_engine_config.io' is an integer */
+  (void)((p->poll_us) | 0);  /* check that 'struct vnet_engine_config.poll_us' is an integer */
+  (void)((p->pin_guest_memory) | 0);  /* check that 'struct vnet_engine_config.pin_guest_memory' is an integer */
+  { int32_t const * *tmp = &p->worker_cpus; (void)tmp; }
 }
 struct _cffi_align_struct_vnet_engine_config { char x; struct vnet_engine_config y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vnet_engine_info(struct vnet_engine_info *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->io) | 0);  /* check that 'struct vnet_engine_info.io' is an integer */
+  (void)((p->uring_errno) | 0);  /* check that 'struct vnet_engine_info.uring_errno' is an integer */
+  (void)((p->uring_step) | 0);  /* check that 'struct vnet_engine_info.uring_step' is an integer */
+  (void)((p->poll_us) | 0);  /* check that 'struct vnet_engine_info.poll_us' is an integer */
+  (void)((p->pinned) | 0);  /* check that 'struct vnet_engine_info.pinned' is an integer */
+  { char(*tmp)[20] = &p->hash_kernel; (void)tmp; }
+}
+struct _cffi_align_struct_vnet_engine_info { char x; struct vnet_engine_info y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_vnet_event(struct vnet_event *p)
@@ -2591,9 +2738,13 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VNET_FILTER_UNI_OVERFLOW", (void *)_cffi_const_VNET_FILTER_UNI_OVERFLOW, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_FILTER_VLAN", (void *)_cffi_const_VNET_FILTER_VLAN, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_FRAME_MAX", (void *)_cffi_const_VNET_FRAME_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_IO_AUTO", (void *)_cffi_const_VNET_IO_AUTO, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "VNET_IO_PLAIN", (void *)_cffi_const_VNET_IO_PLAIN, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "VNET_IO_URING", (void *)_cffi_const_VNET_IO_URING, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_MAX_PAIRS", (void *)_cffi_const_VNET_MAX_PAIRS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_MAX_QUEUE_SIZE", (void *)_cffi_const_VNET_MAX_QUEUE_SIZE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_MAX_REGIONS", (void *)_cffi_const_VNET_MAX_REGIONS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_POLL_US_MAX", (void *)_cffi_const_VNET_POLL_US_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_PORT_NULL", (void *)_cffi_const_VNET_PORT_NULL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_PORT_PAIR", (void *)_cffi_const_VNET_PORT_PAIR, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_PORT_TAP", (void *)_cffi_const_VNET_PORT_TAP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -2602,12 +2753,19 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VNET_STEER_AUTOMATIC", (void *)_cffi_const_VNET_STEER_AUTOMATIC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_STEER_F_EX_TYPES_ALWAYS", (void *)_cffi_const_VNET_STEER_F_EX_TYPES_ALWAYS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_STEER_RSS", (void *)_cffi_const_VNET_STEER_RSS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "VNET_URING_BUFFERS", (void *)_cffi_const_VNET_URING_BUFFERS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "VNET_URING_FILES", (void *)_cffi_const_VNET_URING_FILES, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "VNET_URING_MAP", (void *)_cffi_const_VNET_URING_MAP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "VNET_URING_NONE", (void *)_cffi_const_VNET_URING_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "VNET_URING_PROBE", (void *)_cffi_const_VNET_URING_PROBE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "VNET_URING_SETUP", (void *)_cffi_const_VNET_URING_SETUP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_vnet_ctrl_complete },
   { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 55), (void *)_cffi_d_vnet_ctrl_pop },
   { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_vnet_engine_create },
   { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 101), (void *)_cffi_d_vnet_engine_destroy },
   { "vnet_engine_enable_queue", (void *)_cffi_f_vnet_engine_enable_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_vnet_engine_enable_queue },
   { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 67), (void *)_cffi_d_vnet_engine_event_fd },
+  { "vnet_engine_info", (void *)_cffi_f_vnet_engine_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 104), (void *)_cffi_d_vnet_engine_info },
   { "vnet_engine_move_queue", (void *)_cffi_f_vnet_engine_move_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 48), (void *)_cffi_d_vnet_engine_move_queue },
   { "vnet_engine_next_event", (void *)_cffi_f_vnet_engine_next_event, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_vnet_engine_next_event },
   { "vnet_engine_queue_state", (void *)_cffi_f_vnet_engine_queue_state, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_vnet_engine_queue_state },
@@ -2619,11 +2777,11 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vnet_engine_stats", (void *)_cffi_f_vnet_engine_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 33), (void *)_cffi_d_vnet_engine_stats },
   { "vnet_engine_stop_queue", (void *)_cffi_f_vnet_engine_stop_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_vnet_engine_stop_queue },
   { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_vnet_mem_create },
-  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_vnet_mem_put },
-  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 110), (void *)_cffi_d_vnet_policy_classify },
+  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 108), (void *)_cffi_d_vnet_mem_put },
+  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 114), (void *)_cffi_d_vnet_policy_classify },
   { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 86), (void *)_cffi_d_vnet_policy_create },
   { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 81), (void *)_cffi_d_vnet_policy_passes },
-  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 107), (void *)_cffi_d_vnet_policy_put },
+  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 111), (void *)_cffi_d_vnet_policy_put },
   { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 95), (void *)_cffi_d_vnet_test_fail },
   { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_vnet_test_flip },
   { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 99), (void *)_cffi_d_vnet_test_flip_reads },
@@ -2646,13 +2804,40 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "port_fds", offsetof(struct vnet_engine_config, port_fds),
                 sizeof(((struct vnet_engine_config *)0)->port_fds),
-                _CFFI_OP(_CFFI_OP_NOOP, 121) },
+                _CFFI_OP(_CFFI_OP_NOOP, 129) },
   { "port_count", offsetof(struct vnet_engine_config, port_count),
                   sizeof(((struct vnet_engine_config *)0)->port_count),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
-  { "reserved", offsetof(struct vnet_engine_config, reserved),
-                sizeof(((struct vnet_engine_config *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "io", offsetof(struct vnet_engine_config, io),
+          sizeof(((struct vnet_engine_config *)0)->io),
+          _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "poll_us", offsetof(struct vnet_engine_config, poll_us),
+               sizeof(((struct vnet_engine_config *)0)->poll_us),
+               _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "pin_guest_memory", offsetof(struct vnet_engine_config, pin_guest_memory),
+                        sizeof(((struct vnet_engine_config *)0)->pin_guest_memory),
+                        _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "worker_cpus", offsetof(struct vnet_engine_config, worker_cpus),
+                   sizeof(((struct vnet_engine_config *)0)->worker_cpus),
+                   _CFFI_OP(_CFFI_OP_NOOP, 129) },
+  { "io", offsetof(struct vnet_engine_info, io),
+          sizeof(((struct vnet_engine_info *)0)->io),
+          _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "uring_errno", offsetof(struct vnet_engine_info, uring_errno),
+                   sizeof(((struct vnet_engine_info *)0)->uring_errno),
+                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "uring_step", offsetof(struct vnet_engine_info, uring_step),
+                  sizeof(((struct vnet_engine_info *)0)->uring_step),
+                  _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "poll_us", offsetof(struct vnet_engine_info, poll_us),
+               sizeof(((struct vnet_engine_info *)0)->poll_us),
+               _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "pinned", offsetof(struct vnet_engine_info, pinned),
+              sizeof(((struct vnet_engine_info *)0)->pinned),
+              _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "hash_kernel", offsetof(struct vnet_engine_info, hash_kernel),
+                   sizeof(((struct vnet_engine_info *)0)->hash_kernel),
+                   _CFFI_OP(_CFFI_OP_NOOP, 122) },
   { "kind", offsetof(struct vnet_event, kind),
             sizeof(((struct vnet_event *)0)->kind),
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2685,13 +2870,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 64) },
   { "mac", offsetof(struct vnet_filter, mac),
            sizeof(((struct vnet_filter *)0)->mac),
-           _CFFI_OP(_CFFI_OP_NOOP, 146) },
+           _CFFI_OP(_CFFI_OP_NOOP, 155) },
   { "pad", offsetof(struct vnet_filter, pad),
            sizeof(((struct vnet_filter *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 142) },
+           _CFFI_OP(_CFFI_OP_NOOP, 151) },
   { "vlans", offsetof(struct vnet_filter, vlans),
              sizeof(((struct vnet_filter *)0)->vlans),
-             _CFFI_OP(_CFFI_OP_NOOP, 139) },
+             _CFFI_OP(_CFFI_OP_NOOP, 148) },
   { "rx_port_frames", offsetof(struct vnet_pair_stats, rx_port_frames),
                       sizeof(((struct vnet_pair_stats *)0)->rx_port_frames),
                       _CFFI_OP(_CFFI_OP_NOOP, 51) },
@@ -2766,7 +2951,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "steering", offsetof(struct vnet_policy_config, steering),
                 sizeof(((struct vnet_policy_config *)0)->steering),
-                _CFFI_OP(_CFFI_OP_NOOP, 134) },
+                _CFFI_OP(_CFFI_OP_NOOP, 143) },
   { "header_length", offsetof(struct vnet_policy_config, header_length),
                      sizeof(((struct vnet_policy_config *)0)->header_length),
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2787,7 +2972,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "filter", offsetof(struct vnet_policy_config, filter),
               sizeof(((struct vnet_policy_config *)0)->filter),
-              _CFFI_OP(_CFFI_OP_NOOP, 126) },
+              _CFFI_OP(_CFFI_OP_NOOP, 135) },
   { "index", offsetof(struct vnet_queue_config, index),
              sizeof(((struct vnet_queue_config *)0)->index),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2811,10 +2996,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_config, avail_base),
                   sizeof(((struct vnet_queue_config *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 145) },
   { "used_base", offsetof(struct vnet_queue_config, used_base),
                  sizeof(((struct vnet_queue_config *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 145) },
   { "kick_fd", offsetof(struct vnet_queue_config, kick_fd),
                sizeof(((struct vnet_queue_config *)0)->kick_fd),
                _CFFI_OP(_CFFI_OP_NOOP, 25) },
@@ -2829,10 +3014,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_state, avail_base),
                   sizeof(((struct vnet_queue_state *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 145) },
   { "used_base", offsetof(struct vnet_queue_state, used_base),
                  sizeof(((struct vnet_queue_state *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 145) },
   { "broken", offsetof(struct vnet_queue_state, broken),
               sizeof(((struct vnet_queue_state *)0)->broken),
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2865,70 +3050,76 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "pairs", offsetof(struct vnet_steering, pairs),
              sizeof(((struct vnet_steering *)0)->pairs),
-             _CFFI_OP(_CFFI_OP_NOOP, 136) },
+             _CFFI_OP(_CFFI_OP_NOOP, 145) },
   { "indirection_table_mask", offsetof(struct vnet_steering, indirection_table_mask),
                               sizeof(((struct vnet_steering *)0)->indirection_table_mask),
-                              _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 145) },
   { "unclassified_queue", offsetof(struct vnet_steering, unclassified_queue),
                           sizeof(((struct vnet_steering *)0)->unclassified_queue),
-                          _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 145) },
   { "reserved", offsetof(struct vnet_steering, reserved),
                 sizeof(((struct vnet_steering *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                _CFFI_OP(_CFFI_OP_NOOP, 145) },
   { "key", offsetof(struct vnet_steering, key),
            sizeof(((struct vnet_steering *)0)->key),
-           _CFFI_OP(_CFFI_OP_NOOP, 144) },
+           _CFFI_OP(_CFFI_OP_NOOP, 153) },
   { "indirection_table", offsetof(struct vnet_steering, indirection_table),
                          sizeof(((struct vnet_steering *)0)->indirection_table),
-                         _CFFI_OP(_CFFI_OP_NOOP, 137) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 146) },
   { "hash_value", offsetof(struct vnet_verdict, hash_value),
                   sizeof(((struct vnet_verdict *)0)->hash_value),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_report", offsetof(struct vnet_verdict, hash_report),
                    sizeof(((struct vnet_verdict *)0)->hash_report),
-                   _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 145) },
   { "queue", offsetof(struct vnet_verdict, queue),
              sizeof(((struct vnet_verdict *)0)->queue),
-             _CFFI_OP(_CFFI_OP_NOOP, 136) },
+             _CFFI_OP(_CFFI_OP_NOOP, 145) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vnet_engine", 123, _CFFI_F_OPAQUE,
+  { "vnet_engine", 131, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_engine_config", 124, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 7 },
-  { "vnet_event", 125, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 7, 4 },
-  { "vnet_filter", 126, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 11, 9 },
-  { "vnet_mem", 127, _CFFI_F_OPAQUE,
+  { "vnet_engine_config", 132, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 10 },
+  { "vnet_engine_info", 133, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 10, 6 },
+  { "vnet_event", 134, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 16, 4 },
+  { "vnet_filter", 135, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 20, 9 },
+  { "vnet_mem", 136, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_pair_stats", 128, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 20, 24 },
-  { "vnet_policy", 129, _CFFI_F_OPAQUE,
+  { "vnet_pair_stats", 137, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 29, 24 },
+  { "vnet_policy", 138, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_policy_config", 130, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 44, 8 },
-  { "vnet_queue_config", 131, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 52, 13 },
-  { "vnet_queue_state", 132, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 65, 4 },
-  { "vnet_region", 133, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 69, 5 },
-  { "vnet_steering", 134, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 74, 9 },
-  { "vnet_verdict", 135, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 83, 3 },
+  { "vnet_policy_config", 139, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 53, 8 },
+  { "vnet_queue_config", 140, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 61, 13 },
+  { "vnet_queue_state", 141, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 74, 4 },
+  { "vnet_region", 142, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 78, 5 },
+  { "vnet_steering", 143, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 83, 9 },
+  { "vnet_verdict", 144, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 92, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "vnet_break", 118, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
+  { "vnet_break", 124, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
     "VNET_BREAK_NONE,VNET_BREAK_AVAIL_INDEX,VNET_BREAK_DESC_INDEX,VNET_BREAK_DESC_LOOP,VNET_BREAK_DESC_ADDRESS,"
     "VNET_BREAK_INDIRECT,VNET_BREAK_CHAIN_TOO_LONG,VNET_BREAK_HEAD_IN_USE,VNET_BREAK_RING_ADDRESS,VNET_BREAK_COUNT" },
-  { "vnet_port_type", 119, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
+  { "vnet_io", 125, _cffi_prim_int(sizeof(enum vnet_io), ((enum vnet_io)-1) <= 0),
+    "VNET_IO_AUTO,VNET_IO_PLAIN,VNET_IO_URING" },
+  { "vnet_port_type", 126, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
     "VNET_PORT_TAP,VNET_PORT_PAIR,VNET_PORT_NULL" },
-  { "vnet_steering_mode", 120, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
+  { "vnet_steering_mode", 127, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
     "VNET_STEER_AUTOMATIC,VNET_STEER_RSS" },
+  { "vnet_uring_step", 128, _cffi_prim_int(sizeof(enum vnet_uring_step), ((enum vnet_uring_step)-1) <= 0),
+    "VNET_URING_NONE,VNET_URING_SETUP,VNET_URING_MAP,VNET_URING_PROBE,VNET_URING_BUFFERS,VNET_URING_FILES" },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -2938,12 +3129,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  63,  /* num_globals */
-  13,  /* num_struct_unions */
-  3,  /* num_enums */
+  74,  /* num_globals */
+  14,  /* num_struct_unions */
+  5,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  149,  /* num_types */
+  158,  /* num_types */
   0,  /* flags */
 };
 

@@ -13,6 +13,13 @@ import difflib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pyvnet.datapath.config import (
+    DEFAULT_POLL_US,
+    IO_METHODS,
+    POLL_US_MAX,
+    EngineConfig,
+    forbidden_cpus,
+)
 from pyvnet.device.settings import COMPAT_SWITCHES
 from pyvnet.spec.features import NO_FEATURES, Feature
 
@@ -55,6 +62,10 @@ class DeviceOptions:
     queue_num_unit: Literal["pairs", "vrings"] = "pairs"
     compat: tuple[str, ...] = ()
     workers: int | None = None
+    worker_cpus: tuple[int, ...] = ()
+    poll_us: int | None = None
+    io: Literal["auto", "plain", "uring"] | None = None
+    pin_guest_memory: bool = False
 
     @property
     def pairs(self) -> int:
@@ -62,6 +73,16 @@ class DeviceOptions:
         if self.queues is not None:
             return self.queues
         return len(self.port_fds) or DEFAULT_PAIRS
+
+    @property
+    def engine_config(self) -> EngineConfig:
+        """How the engine is to work; what was not said is left to it."""
+        said = {
+            key: getattr(self, key) for key in ("io", "poll_us") if getattr(self, key) is not None
+        }
+        return EngineConfig(
+            worker_cpus=self.worker_cpus, pin_guest_memory=self.pin_guest_memory, **said
+        )
 
     @property
     def port_fds(self) -> tuple[int, ...]:
@@ -90,6 +111,8 @@ class DeviceOptions:
             yield few, f"{len(self.port_fds)} file descriptors for {self.pairs} queue pairs"
         if self.workers is not None:
             yield self.workers > self.pairs, f"{self.workers} workers for {self.pairs} queue pairs"
+        unusable = forbidden_cpus(self.worker_cpus)
+        yield bool(unusable), unusable
 
 
 _TAP_KEYS: Final = ("tap", "tap_persist", "tap_fds", "netns", "bridge")
@@ -188,6 +211,7 @@ def _number(low: int, high: int) -> Callable[[str], int]:
 
 
 _fd: Final = _number(0, 2**20)
+_cpu: Final = _number(0, 8191)
 
 
 def _fds(text: str) -> tuple[int, ...]:
@@ -195,6 +219,19 @@ def _fds(text: str) -> tuple[int, ...]:
     if len(set(fds)) != len(fds):
         raise ValueError(f"{text!r} names a file descriptor twice")
     return fds
+
+
+def _cpus(text: str) -> tuple[int, ...]:
+    """As taskset(1) has them: numbers and ranges."""
+    cpus: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        first = _cpu(low)
+        last = _cpu(high) if dash else first
+        if last < first:
+            raise ValueError(f"{part.strip()!r} is a range that goes down")
+        cpus.extend(range(first, last + 1))
+    return tuple(cpus)
 
 
 def _octal(text: str) -> int:
@@ -293,9 +330,31 @@ DEVICE: Final = (
         "what the front-end counts queues in: pairs (QEMU, DPDK) or vrings (crosvm, rust-vmm)",
     ),
     Option("compat", _compat, "LIST", ", ".join(sorted(COMPAT_SWITCHES)), elements=str),
-    Option("workers", _number(1, MAX_PAIRS), "N", "threads (default: one per pair)", (int,)),
 )
-ALL: Final = {option.key: option for option in (*SOCKETS, *HOST_PORT, *DEVICE)}
+ENGINE: Final = (
+    Option("workers", _number(1, MAX_PAIRS), "N", "threads (default: one per pair)", (int,)),
+    Option(
+        *("worker-cpus", _cpus, "LIST", "CPUs they run on, round robin, such as 2,3 or 2-5"),
+        types=(int, str),
+        elements=int,
+    ),
+    Option(
+        *("poll-us", _number(0, POLL_US_MAX), "N"),
+        f"look for work so long before sleeping ({DEFAULT_POLL_US}); a large number is busy"
+        " polling, a core for each worker",
+        (int,),
+    ),
+    Option(
+        *("io", _choice(*IO_METHODS), "METHOD"),
+        "read and write frames by plain calls, in batches by uring, or auto (default)",
+    ),
+    Option(
+        *("pin-guest-memory", _flag, "", "spare a copy where guest memory stays where it is"),
+        types=(bool,),
+        flag=True,
+    ),
+)
+ALL: Final = {option.key: option for option in (*SOCKETS, *HOST_PORT, *DEVICE, *ENGINE)}
 
 
 def _dashed(field: str) -> str:

@@ -89,6 +89,7 @@ class ServedDevice:
             features=features,
             mac=options.mac,
             workers=options.workers,
+            engine_config=options.engine_config,
             compat=options.compat,
             mtu=options.mtu if features & Feature.MTU else None,
             relaxed_dependencies=True,

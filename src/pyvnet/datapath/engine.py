@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Self
 
+from pyvnet.datapath.config import IO_METHODS, EngineConfig, EngineInfo
 from pyvnet.datapath.native import DEFAULT, Native, check
 from pyvnet.datapath.stats import PAIR_STATS_FIELDS, PairStats
 from pyvnet.errors import DriverError, FrontendError, HostError, UsageError
@@ -76,8 +77,8 @@ class Engine:
 
     ``pairs`` queue pairs, served by ``workers`` threads (default: one per
     pair); ``port_fds`` are the nonblocking fds of the host port's queues, which
-    the engine duplicates.  Raises HostError when threads or fds cannot be had,
-    UsageError for a combination that makes no sense.
+    the engine duplicates; ``config`` is how they work.  Raises HostError when threads
+    or fds cannot be had, UsageError for a combination that makes no sense.
     """
 
     def __init__(
@@ -88,21 +89,26 @@ class Engine:
         port_fds: Sequence[int],
         workers: int | None = None,
         handoff_slots: int = 0,
+        config: EngineConfig | None = None,
         native: Native = DEFAULT,
     ) -> None:
+        wanted = EngineConfig() if config is None else config
         self._native = native
         self._cdata: Any = None
         self.pairs = pairs
         self.workers = min(pairs, workers or pairs)
         ffi, lib = native
-        config = ffi.new("struct vnet_engine_config *")
+        raw = ffi.new("struct vnet_engine_config *")
         fds = ffi.new("int32_t[]", list(port_fds))
-        config.pairs, config.workers = pairs, self.workers
-        config.port_type = getattr(lib, f"VNET_PORT_{port_type.upper()}")
-        config.port_fds, config.port_count = fds, len(port_fds)
-        config.handoff_slots = handoff_slots
+        cpus = ffi.new("int32_t[]", wanted.cpus_of(self.workers))
+        raw.pairs, raw.workers = pairs, self.workers
+        raw.port_type = getattr(lib, f"VNET_PORT_{port_type.upper()}")
+        raw.port_fds, raw.port_count = fds, len(port_fds)
+        raw.handoff_slots = handoff_slots
+        raw.io, raw.poll_us = IO_METHODS.index(wanted.io), wanted.poll_us
+        raw.pin_guest_memory, raw.worker_cpus = wanted.pin_guest_memory, cpus
         out = ffi.new("struct vnet_engine **")
-        result = lib.vnet_engine_create(config, out)
+        result = lib.vnet_engine_create(raw, out)
         if result == -errno.EINVAL:
             raise UsageError(
                 f"an engine of {pairs} queue pairs, {self.workers} workers and "
@@ -115,6 +121,13 @@ class Engine:
         self._ctrl_buffer = ffi.new("uint8_t[]", lib.VNET_CTRL_MAX)
         self._ctrl_len = ffi.new("uint32_t *")
         self._ctrl_writable = ffi.new("uint32_t *")
+
+    def info(self) -> EngineInfo:
+        """What it runs with: what came of its ``config``."""
+        ffi, lib = self._native
+        raw = ffi.new("struct vnet_engine_info *")
+        lib.vnet_engine_info(self._engine(), raw)
+        return EngineInfo.of(raw, ffi.string(raw.hash_kernel).decode())
 
     @property
     def native(self) -> Native:

@@ -45,6 +45,7 @@ from pyvnet.transport.inproc import InProcessTransport
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pyvnet.datapath.config import EngineConfig
     from pyvnet.device.queue import ActiveQueue, QueueFds
     from pyvnet.device.state import DeviceState
     from pyvnet.device.transition import ControlTransition, Transition
@@ -73,6 +74,7 @@ class Device:
         features: what to offer; default: everything this version can do.
         mac: 6 bytes; default: a random locally administered address.
         workers: threads; default: one per queue pair.
+        engine_config: how they work: polling, io_uring, CPUs.
         native: another build of the engine (tests).
         settings: other fields of ``DeviceSettings``: ``mtu``, ``speed``, ``compat``, …
 
@@ -87,12 +89,14 @@ class Device:
         features: Feature = DEFAULT_OFFER,
         mac: bytes | None = None,
         workers: int | None = None,
+        engine_config: EngineConfig | None = None,
         native: Native = DEFAULT,
         **settings: Any,
     ) -> None:
         self._netdev = netdev
         self._native = native
         self._workers = workers
+        self._engine_config = engine_config
         self._pairs = netdev.queues if queues is None else queues
         if self._pairs > native.lib.VNET_MAX_PAIRS:
             raise UsageError(f"{self._pairs} queue pairs; at most {native.lib.VNET_MAX_PAIRS}")
@@ -121,6 +125,7 @@ class Device:
                 port_type=self._netdev.kind,
                 port_fds=self._netdev.fds,
                 workers=self._workers,
+                config=self._engine_config,
                 native=self._native,
             )
         except BaseException:

@@ -14,6 +14,7 @@ from pyvnet.spec.status import DeviceStatus
 if TYPE_CHECKING:
     from enum import IntFlag
 
+    from pyvnet.datapath.engine import Engine
     from pyvnet.device.steering import Policy
     from pyvnet.runtime.device import Device
 
@@ -43,8 +44,25 @@ def device(host: Device) -> dict[str, Any]:
         },
         "header_length": model.policy.header_length,
         "host_port": host.netdev.describe(),
+        "engine": engine(host.engine),
         "queues": [{"pair": pair, **asdict(host.statistics(pair))} for pair in range(host.pairs)],
         "counters": asdict(model.state.counters),
+    }
+
+
+def engine(of: Engine) -> dict[str, Any]:
+    """How its workers work; ``io_uring`` is a finding as ``pyvnet caps`` has them."""
+    info = of.info()
+    uring: dict[str, Any] = {"available": not info.io_reason}
+    if info.io_reason:
+        uring |= {"reason": info.io_reason, "cure": info.io_cure}
+    return {
+        "workers": of.workers,
+        "io": info.io,
+        "io_uring": uring,
+        "poll_us": info.poll_us,
+        "guest_memory_pinned": info.pinned,
+        "hash_kernel": info.hash_kernel,
     }
 
 
