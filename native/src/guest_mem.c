@@ -214,13 +214,26 @@ void *vnet_mem_pointer(const struct vnet_mem *mem, uint64_t gpa, uint64_t len)
 	return run->host + (gpa - run->gpa);
 }
 
-int vnet_mem_map(const struct vnet_mem *mem, uint64_t gpa, uint64_t len, struct iovec *iov,
-		 uint32_t capacity)
+/* As find_run(), for those who stay in one run mostly. */
+static const struct vnet_run *find_near(const struct vnet_mem *mem, uint32_t *near, uint64_t gpa)
+{
+	const struct vnet_run *run = &mem->runs[*near];
+
+	if (gpa - run->gpa < run->size)
+		return run;
+	run = find_run(mem, gpa);
+	if (run)
+		*near = (uint32_t)(run - mem->runs);
+	return run;
+}
+
+int vnet_mem_map(const struct vnet_mem *mem, uint32_t *near, uint64_t gpa, uint64_t len,
+		 struct iovec *iov, uint32_t capacity)
 {
 	uint32_t pieces = 0;
 
 	while (len) {
-		const struct vnet_run *run = find_run(mem, gpa);
+		const struct vnet_run *run = find_near(mem, near, gpa);
 		uint64_t offset, part;
 
 		if (!run)
@@ -238,7 +251,7 @@ int vnet_mem_map(const struct vnet_mem *mem, uint64_t gpa, uint64_t len, struct 
 	return (int)pieces;
 }
 
-void vnet_mem_read(const struct iovec *iov, uint32_t skip, void *to, uint32_t len)
+void vnet_mem_read_pieces(const struct iovec *iov, uint32_t skip, void *to, uint32_t len)
 {
 	uint8_t *at = to;
 
@@ -259,7 +272,7 @@ void vnet_mem_read(const struct iovec *iov, uint32_t skip, void *to, uint32_t le
 	}
 }
 
-void vnet_mem_write(const struct iovec *iov, uint32_t skip, const void *from, uint32_t len)
+void vnet_mem_write_pieces(const struct iovec *iov, uint32_t skip, const void *from, uint32_t len)
 {
 	const uint8_t *at = from;
 

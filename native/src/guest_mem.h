@@ -47,7 +47,7 @@ struct vnet_run {
 struct vnet_mem {
 	_Atomic uint32_t refs;
 	uint32_t run_count;
-	struct vnet_run runs[VNET_MAX_REGIONS];
+	struct vnet_run runs[VNET_MAX_REGIONS]; /* those behind run_count are empty */
 	uint32_t map_count; /* reservations to unmap */
 	struct iovec maps[VNET_MAX_REGIONS];
 	uint32_t watch_count; /* entries of sigbus.h */
@@ -79,21 +79,61 @@ void *vnet_mem_pointer(const struct vnet_mem *mem, uint64_t gpa, uint64_t len);
 
 /**
  * vnet_mem_map() - a range as pieces, across runs that touch
+ * @near:	number of the run to look in first, and the one it was found in; below VNET_MAX_REGIONS
  * @len:	not 0
  * Return: pieces written to @iov; -EFAULT: part of it is in no region; -ENOSPC: more than @capacity
  */
-int vnet_mem_map(const struct vnet_mem *mem, uint64_t gpa, uint64_t len, struct iovec *iov,
-		 uint32_t capacity);
-
-/** vnet_mem_read() - copy out of a piece list, from @skip bytes into it; the list holds that much */
-void vnet_mem_read(const struct iovec *iov, uint32_t skip, void *to, uint32_t len);
-
-/** vnet_mem_write() - copy into a piece list, from @skip bytes into it; the list holds that much */
-void vnet_mem_write(const struct iovec *iov, uint32_t skip, const void *from, uint32_t len);
+int vnet_mem_map(const struct vnet_mem *mem, uint32_t *near, uint64_t gpa, uint64_t len,
+		 struct iovec *iov, uint32_t capacity);
 
 static inline void vnet_mem_barrier(void)
 {
 	__asm__ __volatile__("" ::: "memory");
+}
+
+/* Of the cache: what crosses from one core to another at a time. */
+#define VNET_MEM_LINE 64u
+
+/* A line that will be read; any address will do. */
+static inline void vnet_mem_prefetch(const void *at)
+{
+	__builtin_prefetch(at);
+}
+
+/* A line that will be written, to be owned by then. */
+static inline void vnet_mem_prefetch_write(const void *at)
+{
+#ifdef __x86_64__
+	/* Compilers want to be told that the CPU has it; one that has not takes it for a no-op. */
+	__asm__ __volatile__("prefetchw %0" ::"m"(*(const char *)at));
+#else
+	__builtin_prefetch(at, 1);
+#endif
+}
+
+void vnet_mem_read_pieces(const struct iovec *iov, uint32_t skip, void *to, uint32_t len);
+void vnet_mem_write_pieces(const struct iovec *iov, uint32_t skip, const void *from, uint32_t len);
+
+/** vnet_mem_read() - copy out of a piece list, from @skip bytes into it; the list holds that much */
+static inline void vnet_mem_read(const struct iovec *iov, uint32_t skip, void *to, uint32_t len)
+{
+	if (!len || skip >= iov->iov_len || len > iov->iov_len - skip) {
+		vnet_mem_read_pieces(iov, skip, to, len);
+		return;
+	}
+	memcpy(to, (const uint8_t *)iov->iov_base + skip, len);
+	vnet_mem_barrier();
+	VNET_AFTER_READ((const uint8_t *)iov->iov_base + skip, len);
+}
+
+/** vnet_mem_write() - copy into a piece list, from @skip bytes into it; the list holds that much */
+static inline void vnet_mem_write(const struct iovec *iov, uint32_t skip, const void *from,
+				  uint32_t len)
+{
+	if (!len || skip >= iov->iov_len || len > iov->iov_len - skip)
+		vnet_mem_write_pieces(iov, skip, from, len);
+	else
+		memcpy((uint8_t *)iov->iov_base + skip, from, len);
 }
 
 static inline uint16_t vnet_mem_load16(const uint16_t *word)

@@ -64,9 +64,7 @@ int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *conf
 		return error;
 	if (!config->avail_base && !config->used_base)
 		vr->ops->take_position(vr);
-	vr->in_use = VNET_FAILS(VNET_FAIL_ALLOC) ?
-			     NULL :
-			     calloc((vr->size + 63) / 64, sizeof(*vr->in_use));
+	vr->in_use = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(vr->size, sizeof(*vr->in_use));
 	vr->staged = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(vr->size, sizeof(*vr->staged));
 	error = vr->in_use && vr->staged ? take_fds(vr, config) : -ENOMEM;
 	if (error) {

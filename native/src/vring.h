@@ -4,6 +4,7 @@
  * ring formats are siblings.  The format is chosen once, when a ring starts.
  *
  *   pop       copy the next available chain out of guest memory
+ *   pop_burst the same for many at once, their cache lines asked for before they are read
  *   rewind    give back the chains popped last, as if never popped
  *   push      stage a used element; the driver does not see it yet
  *   publish   make everything staged visible at once
@@ -13,6 +14,16 @@
  * Malformed is one chain (returned with len 0 and counted); broken is the ring
  * itself: it stops, its err fd is signalled once, and nothing of it is touched
  * again until it is started anew.
+ *
+ * Chains in front of one that breaks the ring are good: a burst ends before it,
+ * and the ring breaks at the next pop.
+ *
+ * Theory of the pace
+ *   What the driver wrote lies in its core's cache, and a line takes some 100 ns
+ *   to cross over.  So nothing is waited for one by one: avail entries are read
+ *   in a run, then the descriptors of all of them are on their way, then the
+ *   buffers, then the used entries to be written; what is looked at has been
+ *   asked for a batch earlier.
  */
 #ifndef PYVNET_VRING_H
 #define PYVNET_VRING_H
@@ -28,11 +39,15 @@
 /* Pieces of host memory one chain, or the chains of one merged frame, may have (IOV_MAX). */
 #define VNET_CHAIN_MAX 1024u
 
+/* Chains of one burst. */
+#define VNET_POP_MAX 32u
+
 struct vnet_chain {
 	uint16_t head;
-	uint16_t first;      /* where its pieces begin in the owner's list */
-	uint16_t readable;   /* pieces the device may read, first in the list … */
-	uint16_t writable;   /* … and pieces it may write, behind them */
+	uint16_t
+		first; /* where its pieces begin in the owner's list; of a malformed one there are none */
+	uint16_t readable; /* pieces the device may read, first in the list … */
+	uint16_t writable; /* … and pieces it may write, behind them */
 	uint32_t read_bytes;
 	uint32_t write_bytes;
 };
@@ -55,8 +70,16 @@ struct vnet_vring_ops {
 	 * pieces in hand; -EPIPE: broken */
 	int (*pop)(struct vnet_vring *vr, const struct vnet_mem *mem, struct vnet_pieces *pieces,
 		   struct vnet_chain *chain);
+	/* The next @count chains at most, VNET_POP_MAX in any case.
+	 * Return: how many, malformed ones among them (vnet_chain_malformed()); 0: none available;
+	 * -ENOSPC: no room for the first behind the pieces in hand; -EPIPE: broken */
+	int (*pop_burst)(struct vnet_vring *vr, const struct vnet_mem *mem,
+			 struct vnet_pieces *pieces, struct vnet_chain *chains, uint32_t count);
 	void (*rewind)(struct vnet_vring *vr, const struct vnet_chain *chains, uint32_t count);
 	void (*push)(struct vnet_vring *vr, uint16_t head, uint32_t len);
+	/* @lens: one each, NULL: all 0 */
+	void (*push_burst)(struct vnet_vring *vr, const struct vnet_chain *chains,
+			   const uint32_t *lens, uint32_t count);
 	/* Return: does the driver want a notification? */
 	bool (*publish)(struct vnet_vring *vr);
 	/* Ask for a notification of chains beyond those seen. Return: are there such already? */
@@ -78,24 +101,26 @@ struct vnet_vring {
 	uint64_t desc_gpa, avail_gpa, used_gpa;
 
 	const struct virtq_desc *desc_table;
-	const uint16_t *avail;         /* flags, idx, ring[size], used_event */
-	uint16_t *used;                /* flags, idx */
+	const uint16_t *avail; /* flags, idx, ring[size], used_event */
+	uint16_t *used; /* flags, idx */
 	struct virtq_used_elem *used_ring;
 	uint16_t *avail_event;
 
 	uint16_t next_avail;
-	uint16_t avail_idx;    /* last value read; entries up to it are ours to pop */
-	uint16_t next_used;    /* next used entry to stage */
-	uint16_t used_idx;     /* last value published */
+	uint16_t avail_idx; /* last value read; entries up to it are ours to pop */
+	uint16_t next_used; /* next used entry to stage */
+	uint16_t used_idx; /* last value published */
+	uint32_t last_run; /* of the memory table: where the last buffer lay, a hint */
+	uint32_t doomed; /* enum vnet_break: what the next pop finds behind the chains in hand */
 
 	/* Heads popped and not yet published: the same head twice is a broken ring. */
-	uint64_t *in_use;
+	bool *in_use;
 	uint16_t *staged;
 	uint32_t staged_count;
 
 	int kick_fd; /* -1: none, or at its end: the owner looks by itself */
 	struct vnet_notifier call, err;
-	_Atomic uint32_t broken;     /* enum vnet_break */
+	_Atomic uint32_t broken; /* enum vnet_break */
 	_Atomic uint32_t unreported; /* an event is due */
 };
 
@@ -125,7 +150,12 @@ void vnet_vring_notify(const struct vnet_vring *vr);
 
 static inline bool vnet_vring_in_use(const struct vnet_vring *vr, uint16_t head)
 {
-	return vr->in_use[head / 64] >> (head % 64) & 1;
+	return vr->in_use[head];
+}
+
+static inline bool vnet_chain_malformed(const struct vnet_chain *chain)
+{
+	return !(chain->readable | chain->writable);
 }
 
 #endif

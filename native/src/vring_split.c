@@ -21,6 +21,7 @@ struct walk {
 	struct vnet_chain *chain;
 	uint64_t read_bytes, write_bytes;
 	bool malformed;
+	enum vnet_break reason; /* with -EPIPE */
 };
 
 static int split_map(struct vnet_vring *vr, const struct vnet_mem *mem)
@@ -43,9 +44,9 @@ static int split_map(struct vnet_vring *vr, const struct vnet_mem *mem)
 	return 0;
 }
 
-static int broken(struct vnet_vring *vr, enum vnet_break reason)
+static int broken(struct walk *w, enum vnet_break reason)
 {
-	vnet_vring_break(vr, reason);
+	w->reason = reason;
 	return -EPIPE;
 }
 
@@ -65,12 +66,12 @@ static int add_buffer(struct walk *w, const struct virtq_desc *desc)
 		w->malformed = true;
 	if (w->malformed)
 		return 0;
-	n = vnet_mem_map(w->mem, desc->addr, desc->len, &p->iov[p->count],
+	n = vnet_mem_map(w->mem, &w->vr->last_run, desc->addr, desc->len, &p->iov[p->count],
 			 VNET_CHAIN_MAX - p->count);
 	if (n == -ENOSPC && w->chain->first)
 		return n; /* alone it may fit: too much is in hand already */
 	if (n < 0)
-		return broken(w->vr,
+		return broken(w,
 			      n == -EFAULT ? VNET_BREAK_DESC_ADDRESS : VNET_BREAK_CHAIN_TOO_LONG);
 	p->count += (uint32_t)n;
 	if (writable)
@@ -91,8 +92,8 @@ static int load_indirect(struct walk *w, uint64_t table, uint32_t i, struct virt
 		return 0;
 	}
 	/* An entry at an odd address may straddle two runs. */
-	if (vnet_mem_map(w->mem, table + 16ull * i, sizeof(*desc), iov, 2) < 0)
-		return broken(w->vr, VNET_BREAK_DESC_ADDRESS);
+	if (vnet_mem_map(w->mem, &w->vr->last_run, table + 16ull * i, sizeof(*desc), iov, 2) < 0)
+		return broken(w, VNET_BREAK_DESC_ADDRESS);
 	vnet_mem_read(iov, 0, desc, sizeof(*desc));
 	return 0;
 }
@@ -105,18 +106,18 @@ static int walk_indirect(struct walk *w, const struct virtq_desc *indirect)
 	    VNET_GUARD(INDIRECT_NEXT, indirect->flags & VIRTQ_DESC_F_NEXT) ||
 	    VNET_GUARD(INDIRECT_LENGTH,
 		       !total || indirect->len % sizeof(struct virtq_desc) || total > 65536))
-		return broken(w->vr, VNET_BREAK_INDIRECT);
+		return broken(w, VNET_BREAK_INDIRECT);
 	for (;;) {
 		struct virtq_desc desc;
 		int error;
 
 		if (VNET_GUARD(INDIRECT_LOOP, seen++ >= total))
-			return broken(w->vr, VNET_BREAK_DESC_LOOP);
+			return broken(w, VNET_BREAK_DESC_LOOP);
 		error = load_indirect(w, indirect->addr, i, &desc);
 		if (error)
 			return error;
 		if (VNET_GUARD(INDIRECT_NESTED, desc.flags & VIRTQ_DESC_F_INDIRECT))
-			return broken(w->vr, VNET_BREAK_INDIRECT);
+			return broken(w, VNET_BREAK_INDIRECT);
 		error = add_buffer(w, &desc);
 		if (error)
 			return error;
@@ -124,45 +125,49 @@ static int walk_indirect(struct walk *w, const struct virtq_desc *indirect)
 			return 0;
 		i = desc.next;
 		if (VNET_GUARD(INDIRECT_NEXT_RANGE, i >= total))
-			return broken(w->vr, VNET_BREAK_DESC_INDEX);
+			return broken(w, VNET_BREAK_DESC_INDEX);
 	}
 }
 
-static int walk_chain(struct walk *w, uint32_t i)
+/* @desc: the chain's first descriptor, and room for the others */
+static int walk_chain(struct walk *w, struct virtq_desc *desc)
 {
-	struct vnet_vring *vr = w->vr;
-	uint32_t seen = 0;
+	const struct vnet_vring *vr = w->vr;
+	uint32_t seen = 1;
 
 	for (;;) {
-		struct virtq_desc desc;
 		int error;
 
-		if (VNET_GUARD(CHAIN_LOOP, seen++ >= vr->size))
-			return broken(vr, VNET_BREAK_DESC_LOOP);
-		vnet_mem_load_desc(&desc, &vr->desc_table[i]);
-		if (desc.flags &
+		if (desc->flags &
 		    VIRTQ_DESC_F_INDIRECT) /* its WRITE flag means nothing (VIO-SPL-05) */
-			return walk_indirect(w, &desc);
-		error = add_buffer(w, &desc);
+			return walk_indirect(w, desc);
+		error = add_buffer(w, desc);
 		if (error)
 			return error;
-		if (!(desc.flags & VIRTQ_DESC_F_NEXT))
+		if (!(desc->flags & VIRTQ_DESC_F_NEXT))
 			return 0;
-		i = desc.next;
-		if (VNET_GUARD(NEXT_RANGE, i >= vr->size))
-			return broken(vr, VNET_BREAK_DESC_INDEX);
+		if (VNET_GUARD(NEXT_RANGE, desc->next >= vr->size))
+			return broken(w, VNET_BREAK_DESC_INDEX);
+		if (VNET_GUARD(CHAIN_LOOP, seen++ >= vr->size))
+			return broken(w, VNET_BREAK_DESC_LOOP);
+		vnet_mem_load_desc(desc, &vr->desc_table[desc->next]);
 	}
 }
 
-/* Return: 1 if an entry is available. */
+/* Return: how many entries are available */
 static int peek_avail(struct vnet_vring *vr)
 {
+	uint16_t ahead;
+
 	if (vr->next_avail == vr->avail_idx)
 		vr->avail_idx = vnet_mem_load16_acquire(&vr->avail[1]);
+	ahead = (uint16_t)(vr->avail_idx - vr->next_avail);
 	/* Each time: next_avail may have gone back behind an index that was in reach when it was read. */
-	if (VNET_GUARD(AVAIL_INDEX, (uint16_t)(vr->avail_idx - vr->next_avail) > vr->size))
-		return broken(vr, VNET_BREAK_AVAIL_INDEX);
-	return vr->next_avail != vr->avail_idx;
+	if (VNET_GUARD(AVAIL_INDEX, ahead > vr->size)) {
+		vnet_vring_break(vr, VNET_BREAK_AVAIL_INDEX);
+		return -EPIPE;
+	}
+	return ahead;
 }
 
 /*
@@ -176,10 +181,90 @@ static void split_take_position(struct vnet_vring *vr)
 	vr->next_used = vr->next_avail = vr->avail_idx = vr->used_idx;
 }
 
-static int split_pop(struct vnet_vring *vr, const struct vnet_mem *mem, struct vnet_pieces *pieces,
-		     struct vnet_chain *chain)
+/*
+ * The commonest chain: one buffer, not indirect, in one piece where the last one lay.
+ * None of the checks of a walk finds anything in it.
+ */
+static bool take_short(struct vnet_vring *vr, const struct vnet_mem *mem,
+		       struct vnet_pieces *pieces, struct vnet_chain *chain,
+		       const struct virtq_desc *desc)
 {
-	struct walk w = { .vr = vr, .mem = mem, .pieces = pieces, .chain = chain };
+	const struct vnet_run *run = &mem->runs[vr->last_run];
+	uint64_t offset = desc->addr - run->gpa;
+	uint8_t *at;
+
+	if ((desc->flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT)) || !desc->len ||
+	    offset >= run->size || desc->len > run->size - offset ||
+	    pieces->count == VNET_CHAIN_MAX)
+		return false;
+	at = run->host + offset;
+	pieces->iov[pieces->count++] = (struct iovec){ at, desc->len };
+	if (desc->flags & VIRTQ_DESC_F_WRITE) {
+		chain->writable = 1;
+		chain->write_bytes = desc->len;
+		vnet_mem_prefetch_write(at);
+		vnet_mem_prefetch_write(at + VNET_MEM_LINE);
+	} else {
+		chain->readable = 1;
+		chain->read_bytes = desc->len;
+		vnet_mem_prefetch(at);
+		vnet_mem_prefetch(at + (desc->len < VNET_MEM_LINE ? desc->len - 1 : VNET_MEM_LINE));
+	}
+	return true;
+}
+
+/* Return: 0; -ENOSPC and -EPIPE with the pieces as they were, @w->reason saying why */
+static int take_chain(struct walk *w, uint16_t head)
+{
+	struct vnet_vring *vr = w->vr;
+	struct vnet_chain *chain = w->chain;
+	struct virtq_desc desc;
+	int error;
+
+	*chain = (struct vnet_chain){ .head = head, .first = (uint16_t)w->pieces->count };
+	if (VNET_GUARD(HEAD_RANGE, head >= vr->size))
+		return broken(w, VNET_BREAK_DESC_INDEX);
+	if (VNET_GUARD(HEAD_IN_USE, vnet_vring_in_use(vr, head)))
+		return broken(w, VNET_BREAK_HEAD_IN_USE);
+	vnet_mem_load_desc(&desc, &vr->desc_table[head]);
+	if (take_short(vr, w->mem, w->pieces, chain, &desc)) {
+		vr->in_use[head] = true;
+		return 0;
+	}
+	w->read_bytes = w->write_bytes = 0;
+	w->malformed = false;
+	error = walk_chain(w, &desc);
+	if (error || w->malformed) {
+		w->pieces->count = chain->first;
+		chain->readable = chain->writable = 0;
+	} else {
+		chain->read_bytes = (uint32_t)w->read_bytes;
+		chain->write_bytes = (uint32_t)w->write_bytes;
+	}
+	if (!error)
+		vr->in_use[head] = true;
+	return error;
+}
+
+/* Ask for the lines of what will be read and written next: descriptors, used entries. */
+static void read_ahead(const struct vnet_vring *vr, uint16_t *heads, uint32_t count)
+{
+	const uint32_t elems = VNET_MEM_LINE / sizeof(struct virtq_used_elem);
+
+	for (uint32_t i = 0; i < count; i++) {
+		heads[i] = vnet_mem_load16(&vr->avail[2 + ((vr->next_avail + i) & vr->size_mask)]);
+		vnet_mem_prefetch(&vr->desc_table[heads[i] & vr->size_mask]);
+	}
+	for (uint32_t i = 0; i < count; i += elems)
+		vnet_mem_prefetch_write(&vr->used_ring[(vr->next_used + i) & vr->size_mask]);
+}
+
+static int split_pop_burst(struct vnet_vring *vr, const struct vnet_mem *mem,
+			   struct vnet_pieces *pieces, struct vnet_chain *chains, uint32_t count)
+{
+	struct walk w = { .vr = vr, .mem = mem, .pieces = pieces };
+	uint16_t heads[VNET_POP_MAX];
+	uint32_t n = 0;
 	int result;
 
 	if (!vr->running)
@@ -187,47 +272,65 @@ static int split_pop(struct vnet_vring *vr, const struct vnet_mem *mem, struct v
 	result = peek_avail(vr);
 	if (result <= 0)
 		return result;
-	*chain = (struct vnet_chain){ .first = (uint16_t)pieces->count };
-	chain->head = vnet_mem_load16(&vr->avail[2 + (vr->next_avail & vr->size_mask)]);
-	if (VNET_GUARD(HEAD_RANGE, chain->head >= vr->size))
-		return broken(vr, VNET_BREAK_DESC_INDEX);
-	if (VNET_GUARD(HEAD_IN_USE, vnet_vring_in_use(vr, chain->head)))
-		return broken(vr, VNET_BREAK_HEAD_IN_USE);
-	result = walk_chain(&w, chain->head);
-	if (result)
-		return result;
-	vr->next_avail++;
-	vr->in_use[chain->head / 64] |= UINT64_C(1) << (chain->head % 64);
-	if (w.malformed) {
-		pieces->count = chain->first;
-		return -EBADMSG;
+	count = count < VNET_POP_MAX ? count : VNET_POP_MAX;
+	count = count < (uint32_t)result ? count : (uint32_t)result;
+	if (vr->doomed) {
+		vnet_vring_break(vr, (enum vnet_break)vr->doomed);
+		return -EPIPE;
 	}
-	chain->read_bytes = (uint32_t)w.read_bytes;
-	chain->write_bytes = (uint32_t)w.write_bytes;
-	return 1;
+	read_ahead(vr, heads, count);
+	for (result = 0; n < count; n++) {
+		w.chain = &chains[n];
+		result = take_chain(&w, heads[n]);
+		if (result)
+			break;
+	}
+	vr->next_avail = (uint16_t)(vr->next_avail + n);
+	if (result == -EPIPE && n)
+		vr->doomed = (uint32_t)w.reason;
+	else if (result == -EPIPE)
+		vnet_vring_break(vr, w.reason);
+	return n ? (int)n : result;
 }
 
-static void clear_in_use(struct vnet_vring *vr, uint16_t head)
+static int split_pop(struct vnet_vring *vr, const struct vnet_mem *mem, struct vnet_pieces *pieces,
+		     struct vnet_chain *chain)
 {
-	vr->in_use[head / 64] &= ~(UINT64_C(1) << (head % 64));
+	int result = split_pop_burst(vr, mem, pieces, chain, 1);
+
+	return result == 1 && vnet_chain_malformed(chain) ? -EBADMSG : result;
 }
 
 static void split_rewind(struct vnet_vring *vr, const struct vnet_chain *chains, uint32_t count)
 {
-	if (!vr->running)
+	if (!vr->running || !count)
 		return;
 	for (uint32_t i = 0; i < count; i++)
-		clear_in_use(vr, chains[i].head);
+		vr->in_use[chains[i].head] = false;
 	vr->next_avail = (uint16_t)(vr->next_avail - count);
+	vr->doomed = VNET_BREAK_NONE; /* read again, behind these */
+}
+
+static void stage(struct vnet_vring *vr, uint16_t head, uint32_t len)
+{
+	vnet_mem_store_used(&vr->used_ring[vr->next_used & vr->size_mask], head, len);
+	vr->next_used++;
+	vr->staged[vr->staged_count++] = head;
 }
 
 static void split_push(struct vnet_vring *vr, uint16_t head, uint32_t len)
 {
+	if (vr->running)
+		stage(vr, head, len);
+}
+
+static void split_push_burst(struct vnet_vring *vr, const struct vnet_chain *chains,
+			     const uint32_t *lens, uint32_t count)
+{
 	if (!vr->running)
 		return;
-	vnet_mem_store_used(&vr->used_ring[vr->next_used & vr->size_mask], head, len);
-	vr->next_used++;
-	vr->staged[vr->staged_count++] = head;
+	for (uint32_t i = 0; i < count; i++)
+		stage(vr, chains[i].head, lens ? lens[i] : 0);
 }
 
 /* "vring_need_event": did used.idx pass used_event on its way from old to new? */
@@ -243,7 +346,7 @@ static bool split_publish(struct vnet_vring *vr)
 	if (!vr->running || !vr->staged_count)
 		return false;
 	for (uint32_t i = 0; i < vr->staged_count; i++)
-		clear_in_use(vr, vr->staged[i]);
+		vr->in_use[vr->staged[i]] = false;
 	vr->staged_count = 0;
 	vr->used_idx = vr->next_used;
 	/*
@@ -282,8 +385,10 @@ const struct vnet_vring_ops vnet_vring_split = {
 	.map = split_map,
 	.take_position = split_take_position,
 	.pop = split_pop,
+	.pop_burst = split_pop_burst,
 	.rewind = split_rewind,
 	.push = split_push,
+	.push_burst = split_push_burst,
 	.publish = split_publish,
 	.arm = split_arm,
 	.disarm = split_disarm,
