@@ -53,6 +53,7 @@ static int init_pair(struct vnet_engine *e, const struct vnet_engine_config *con
 	if (error)
 		return error;
 	pair->port.ops = vnet_port_ops_of(config->port_type);
+	pair->port.index = i;
 	pair->port.attached = true;
 	return 0;
 }

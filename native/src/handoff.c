@@ -95,15 +95,12 @@ bool vnet_queue_ready(struct vnet_queue *q)
 
 int vnet_slots_init(struct vnet_slots *slots, uint32_t count)
 {
-	uint64_t page = 4096;
 	int error;
 
-	/* Whole pages, so that small frames touch one page of their slot only. */
-	slots->stride = (sizeof(struct vnet_slot) + page - 1) & ~(page - 1);
 	slots->count = count;
 	slots->base = VNET_FAILS(VNET_FAIL_MMAP) ?
 			      MAP_FAILED :
-			      mmap(NULL, slots->stride * count, PROT_READ | PROT_WRITE,
+			      mmap(NULL, VNET_SLOT_STRIDE * count, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (slots->base == MAP_FAILED) {
 		slots->base = NULL;
@@ -118,7 +115,7 @@ int vnet_slots_init(struct vnet_slots *slots, uint32_t count)
 void vnet_slots_free(struct vnet_slots *slots)
 {
 	if (slots->base)
-		munmap(slots->base, slots->stride * slots->count);
+		munmap(slots->base, VNET_SLOT_STRIDE * slots->count);
 	slots->base = NULL;
 	vnet_queue_free(&slots->free);
 }

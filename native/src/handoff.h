@@ -18,6 +18,7 @@
 #ifndef PYVNET_HANDOFF_H
 #define PYVNET_HANDOFF_H
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -40,6 +41,16 @@ struct vnet_slot {
 	uint8_t frame[VNET_FRAME_MAX + 1]; /* one more, so that a longer frame shows */
 };
 
+/* From the header to the end: what one read may fill. */
+#define VNET_SLOT_ROOM (sizeof(struct vnet_slot) - offsetof(struct vnet_slot, header))
+
+/*
+ * From one slot to the next: whole cache lines, and no multiple of 4096, so that the first
+ * lines of slots side by side lie in different sets of the cache.
+ */
+#define VNET_SLOT_STRIDE ((sizeof(struct vnet_slot) + 63) & ~(size_t)63)
+static_assert(VNET_SLOT_STRIDE % 4096, "VNET_SLOT_STRIDE");
+
 struct vnet_cell {
 	_Atomic uint32_t sequence;
 	uint32_t value;
@@ -54,7 +65,6 @@ struct vnet_queue {
 
 struct vnet_slots {
 	uint8_t *base;
-	uint64_t stride;
 	uint32_t count;
 	struct vnet_queue free;
 };
@@ -73,9 +83,15 @@ bool vnet_queue_ready(struct vnet_queue *q);
 int vnet_slots_init(struct vnet_slots *slots, uint32_t count);
 void vnet_slots_free(struct vnet_slots *slots);
 
+/** vnet_slot_start() - where a port's header begins, with the frame behind it: VNET_SLOT_ROOM bytes */
+static inline uint8_t *vnet_slot_start(struct vnet_slot *slot)
+{
+	return (uint8_t *)slot + offsetof(struct vnet_slot, header);
+}
+
 static inline struct vnet_slot *vnet_slot(const struct vnet_slots *slots, uint32_t number)
 {
-	return (struct vnet_slot *)(void *)(slots->base + slots->stride * number);
+	return (struct vnet_slot *)(void *)(slots->base + VNET_SLOT_STRIDE * number);
 }
 
 #endif

@@ -4,7 +4,7 @@
  * Every port carries struct virtio_net_hdr_v1 (12 bytes) in front of a frame,
  * whatever header the driver negotiated; rx.c and tx.c translate.
  *
- * Results are counts or -errno.  -EAGAIN: nothing now, the fd will say when.
+ * Errors are -errno.  -EAGAIN: nothing now, the fd will say when.
  * -ENODEV: this port queue is gone for good.  Anything else concerns one
  * frame: EIO from a tap means that it is down, not that it is gone.
  */
@@ -21,13 +21,35 @@
 
 #define VNET_PORT_HDR sizeof(struct virtio_net_hdr_v1)
 
+#define VNET_BATCH 32u /* frames that cross the border to the kernel at once */
+
+struct vnet_port_io; /* what a worker reads and writes frames with (port_io.h) */
 struct vnet_port_queue;
+struct vnet_slot;
+
+/* One frame with its header to be sent; its pieces stay until send() is back. */
+struct vnet_tx_frame {
+	const struct iovec *iov;
+	uint32_t count;
+	bool registered; /* one piece only, in a transmit page of the io it is sent with */
+};
 
 struct vnet_port_ops {
-	/* Read one whole frame with its header. Return: bytes; -EMSGSIZE: it was cut off and is lost */
-	int (*recv)(struct vnet_port_queue *pq, void *buf, size_t capacity);
-	/* Write one whole frame with its header. Return: 0 */
-	int (*send)(struct vnet_port_queue *pq, const struct iovec *iov, int count);
+	/*
+	 * Read whole frames with their headers, each to its slot's header and frame.
+	 * @slots:	@n of them; those of @io, in order, unless it is one alone
+	 * @lengths:	bytes of each; -EMSGSIZE: it was cut off and is lost; -EAGAIN: none is here
+	 * Return: how many lengths say something; -errno when there is no frame at all
+	 */
+	int (*recv)(struct vnet_port_queue *pq, struct vnet_port_io *io,
+		    struct vnet_slot *const *slots, int32_t *lengths, uint32_t n);
+	/*
+	 * Write whole frames with their headers, in their order.
+	 * @results:	0 or -errno of each that was tried; only the last may be -EAGAIN: the port is full
+	 * Return: how many were tried, nothing behind them was sent
+	 */
+	uint32_t (*send)(struct vnet_port_queue *pq, struct vnet_port_io *io,
+			 const struct vnet_tx_frame *frames, int32_t *results, uint32_t n);
 	/* Let frames come to this queue, or no more. */
 	int (*attach)(struct vnet_port_queue *pq, bool on);
 	/* Say what frames may ask of us from now on: VNET_OFFLOAD_*, for all queues of the port. */
@@ -37,6 +59,7 @@ struct vnet_port_ops {
 struct vnet_port_queue {
 	const struct vnet_port_ops *ops; /* NULL: this pair has no host port queue */
 	int fd;
+	uint32_t index; /* of its pair; its place among the files of an io_uring */
 	bool attached;
 	bool gone;
 	uint64_t credit; /* null port: frames still to make */

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "handoff.h"
+
 static const uint8_t template[VNET_PORT_HDR + 60] = {
 	[10] = 1,        /* num_buffers */
 	[12] = 0x02, 0,    0,    0,    0,   1,  0x02, 0, 0,  0,  0,    2,
@@ -19,27 +21,36 @@ static const uint8_t template[VNET_PORT_HDR + 60] = {
 	[46] = 0,    0,    0x10, 0x92, 0,   26, 0,    0,
 };
 
-static int null_recv(struct vnet_port_queue *pq, void *buf, size_t capacity)
+static void make_frame(struct vnet_port_queue *pq, uint8_t *frame)
 {
-	uint8_t *frame = buf;
-
-	if (capacity < sizeof(template))
-		return -EMSGSIZE;
-	if (!pq->credit && read(pq->fd, &pq->credit, sizeof(pq->credit)) < 0)
-		return -errno;
-	pq->credit--;
 	memcpy(frame, template, sizeof(template));
 	frame[46] = (uint8_t)(pq->serial >> 8);
 	frame[47] = (uint8_t)pq->serial++;
-	return (int)sizeof(template);
 }
 
-static int null_send(struct vnet_port_queue *pq, const struct iovec *iov, int count)
+static int null_recv(struct vnet_port_queue *pq, struct vnet_port_io *io,
+		     struct vnet_slot *const *slots, int32_t *lengths, uint32_t n)
+{
+	(void)io;
+	if (!pq->credit && read(pq->fd, &pq->credit, sizeof(pq->credit)) < 0)
+		return -errno;
+	n = n < pq->credit ? n : (uint32_t)pq->credit;
+	pq->credit -= n;
+	for (uint32_t i = 0; i < n; i++) {
+		make_frame(pq, vnet_slot_start(slots[i]));
+		lengths[i] = (int32_t)sizeof(template);
+	}
+	return (int)n;
+}
+
+static uint32_t null_send(struct vnet_port_queue *pq, struct vnet_port_io *io,
+			  const struct vnet_tx_frame *frames, int32_t *results, uint32_t n)
 {
 	(void)pq;
-	(void)iov;
-	(void)count;
-	return 0;
+	(void)io;
+	(void)frames;
+	memset(results, 0, n * sizeof(*results));
+	return n;
 }
 
 static int null_attach(struct vnet_port_queue *pq, bool on)

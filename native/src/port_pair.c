@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include "handoff.h"
 #include "test_hooks.h"
 
 /* A packet of 0 bytes and the end of the stream look alike to recvmsg(). */
@@ -22,9 +23,9 @@ static int empty_or_gone(int fd)
 		       0;
 }
 
-static int pair_recv(struct vnet_port_queue *pq, void *buf, size_t capacity)
+static int recv_one(const struct vnet_port_queue *pq, struct vnet_slot *slot)
 {
-	struct iovec iov = { buf, capacity };
+	struct iovec iov = { vnet_slot_start(slot), VNET_SLOT_ROOM };
 	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
 	ssize_t n = recvmsg(pq->fd, &message, MSG_DONTWAIT);
 
@@ -35,16 +36,40 @@ static int pair_recv(struct vnet_port_queue *pq, void *buf, size_t capacity)
 	return message.msg_flags & MSG_TRUNC ? -EMSGSIZE : (int)n;
 }
 
-static int pair_send(struct vnet_port_queue *pq, const struct iovec *iov, int count)
+static int pair_recv(struct vnet_port_queue *pq, struct vnet_port_io *io,
+		     struct vnet_slot *const *slots, int32_t *lengths, uint32_t n)
 {
-	struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)iov,
-				  .msg_iovlen = (size_t)count };
+	(void)io;
+	for (uint32_t i = 0; i < n; i++) {
+		lengths[i] = recv_one(pq, slots[i]);
+		if (lengths[i] < 0 && lengths[i] != -EMSGSIZE)
+			return i ? (int)i : lengths[i];
+	}
+	return (int)n;
+}
+
+static int send_one(const struct vnet_port_queue *pq, const struct vnet_tx_frame *frame)
+{
+	struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)frame->iov,
+				  .msg_iovlen = frame->count };
 
 	if (VNET_FAILS(VNET_FAIL_PORT_SEND))
 		return -EIO;
 	if (sendmsg(pq->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
 		return 0;
 	return errno == EPIPE || errno == ECONNRESET ? -ENODEV : -errno;
+}
+
+static uint32_t pair_send(struct vnet_port_queue *pq, struct vnet_port_io *io,
+			  const struct vnet_tx_frame *frames, int32_t *results, uint32_t n)
+{
+	(void)io;
+	for (uint32_t i = 0; i < n; i++) {
+		results[i] = send_one(pq, &frames[i]);
+		if (results[i] == -EAGAIN)
+			return i + 1;
+	}
+	return n;
 }
 
 static int pair_attach(struct vnet_port_queue *pq, bool on)

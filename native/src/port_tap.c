@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "handoff.h"
 #include "offload.h"
 #include "test_hooks.h"
 
@@ -17,18 +18,37 @@ static int tap_error(int error)
 	return error == EBADFD ? -ENODEV : -error;
 }
 
-static int tap_recv(struct vnet_port_queue *pq, void *buf, size_t capacity)
+static int tap_recv(struct vnet_port_queue *pq, struct vnet_port_io *io,
+		    struct vnet_slot *const *slots, int32_t *lengths, uint32_t n)
 {
-	ssize_t n = read(pq->fd, buf, capacity);
+	(void)io;
+	for (uint32_t i = 0; i < n; i++) {
+		ssize_t got = read(pq->fd, vnet_slot_start(slots[i]), VNET_SLOT_ROOM);
 
-	return n < 0 ? tap_error(errno) : (int)n;
+		if (got < 0)
+			return i ? (int)i : tap_error(errno);
+		lengths[i] = (int32_t)got;
+	}
+	return (int)n;
 }
 
-static int tap_send(struct vnet_port_queue *pq, const struct iovec *iov, int count)
+static int send_one(const struct vnet_port_queue *pq, const struct vnet_tx_frame *frame)
 {
 	if (VNET_FAILS(VNET_FAIL_PORT_SEND))
 		return -EIO;
-	return writev(pq->fd, iov, count) < 0 ? tap_error(errno) : 0;
+	return writev(pq->fd, frame->iov, (int)frame->count) < 0 ? tap_error(errno) : 0;
+}
+
+static uint32_t tap_send(struct vnet_port_queue *pq, struct vnet_port_io *io,
+			 const struct vnet_tx_frame *frames, int32_t *results, uint32_t n)
+{
+	(void)io;
+	for (uint32_t i = 0; i < n; i++) {
+		results[i] = send_one(pq, &frames[i]);
+		if (results[i] == -EAGAIN)
+			return i + 1;
+	}
+	return n;
 }
 
 /*

@@ -264,20 +264,18 @@ static bool judge(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slo
 }
 
 /* Return: 1 a frame is in the slot; 0 one was lost; -EAGAIN the host port has nothing more */
-static int read_frame(struct vnet_pair *pair, struct vnet_slot *slot)
+static int read_frame(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slot *slot)
 {
-	int n;
+	int32_t n;
+	int got;
 
 	/* A detached queue may still hold a frame here; reading it would answer as if it were gone. */
 	if (!pair->port.attached)
 		return -EAGAIN;
-	n = pair->port.ops->recv(&pair->port, slot->header,
-				 sizeof(slot->header) + sizeof(slot->frame));
-	if (n == -ENODEV) {
+	got = pair->port.ops->recv(&pair->port, &w->io, &slot, &n, 1);
+	if (got == -ENODEV)
 		vnet_worker_port_gone(pair);
-		return -EAGAIN;
-	}
-	if (n < 0 && n != -EMSGSIZE)
+	if (got < 0)
 		return -EAGAIN; /* EIO: down, EINTR: again on the next round */
 	vnet_count(&pair->stats.rx_port_frames, 1);
 	if (VNET_GUARD(RX_PORT_SHORT,
@@ -328,7 +326,7 @@ uint32_t vnet_rx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t b
 
 	while (frames < budget && !pair->rx_waits) {
 		struct vnet_slot *slot = vnet_slot(&w->engine->slots, pair->slot);
-		int got = pair->holds_frame ? 1 : read_frame(pair, slot);
+		int got = pair->holds_frame ? 1 : read_frame(w, pair, slot);
 
 		if (got == -EAGAIN)
 			break;

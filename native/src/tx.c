@@ -125,15 +125,16 @@ static bool transmit(struct vnet_worker *w, struct vnet_pair *pair, const struct
 {
 	struct vnet_port_queue *port = port_of(w, pair);
 	struct vnet_scratch *s = &w->scratch;
-	int judged, count, result;
+	int judged, result;
+	struct vnet_tx_frame frame = { .iov = s->send };
 
 	judged = chain_allowed(w, chain) ? judge(w, s, chain) : -EINVAL;
 	if (judged < 0) {
 		vnet_count(&pair->stats.tx_drop_malformed, 1);
 		return true;
 	}
-	count = assemble(s, chain, w->policy->header_length, (uint32_t)judged);
-	result = port->ops->send(port, s->send, count);
+	frame.count = (uint32_t)assemble(s, chain, w->policy->header_length, (uint32_t)judged);
+	port->ops->send(port, &w->io, &frame, &result, 1);
 	if (result == -EAGAIN && port == &pair->port)
 		return false;
 	if (result == -EFAULT)

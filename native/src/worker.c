@@ -335,6 +335,8 @@ int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t
 		return errno ? -errno : -EMFILE;
 	error = vnet_queue_init(&w->inbound, inbound);
 	if (!error)
+		error = vnet_port_io_init(&w->io);
+	if (!error)
 		error = watch(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, EPOLLIN,
 			      token(SOURCE_WAKE, 0));
 	return error ? error : start_thread(w, cpu);
@@ -365,6 +367,7 @@ void vnet_worker_fini(struct vnet_worker *w)
 	if (w->wake_fd > 0)
 		close(w->wake_fd);
 	vnet_queue_free(&w->inbound);
+	vnet_port_io_fini(&w->io);
 	vnet_mem_put(w->mem);
 	vnet_policy_put(w->policy);
 }

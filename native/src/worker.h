@@ -34,6 +34,7 @@
 #include "offload.h"
 #include "policy.h"
 #include "port.h"
+#include "port_io.h"
 #include "pyvnet/vnet.h"
 #include "vring.h"
 
@@ -96,6 +97,7 @@ struct vnet_worker {
 	struct vnet_pair *dirty;
 	uint64_t wake_due; /* workers that got frames in this round, one bit each modulo 64 */
 	struct vnet_queue inbound;
+	struct vnet_port_io io;
 	struct vnet_scratch scratch;
 };
 
