@@ -7,7 +7,7 @@
  * Held to be true:
  *   1. no byte before or behind the frame is read: it lies at the end of its
  *      block, at any alignment, and the flow depends on nothing else;
- *   2. every field is in its range, and what has no meaning is zero;
+ *   2. every field is in its range, and without meaning zero, addresses excepted;
  *   3. the same frame gives the same flow;
  *   4. a cut frame gives a poorer flow, never another one: addresses, the
  *      extension header and ports once found stay as they are;
@@ -15,6 +15,7 @@
  *   6. the report's type is enabled and fits the flow; report NONE has value 0;
  *   7. the value is the one of the Toeplitz hash done bit by bit.
  */
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,10 +47,28 @@ static const uint8_t KEY[VNET_RSS_KEY_SIZE] = {
 
 static const uint8_t ZEROS[16];
 
-/* Comparison of all bytes is meant: vnet_parse() fills the padding too. */
+static uint32_t addresses_size(const struct vnet_flow *f)
+{
+	return f->l3 == 4 ? 8 : f->l3 == 6 ? 32 : 0;
+}
+
+static int has_extensions(const struct vnet_flow *f)
+{
+	return (f->kind & VNET_FLOW_EXTENSIONS) != 0;
+}
+
+/* The addresses the types for extension headers hash. */
+static const uint8_t *ex_addresses(const struct vnet_flow *f)
+{
+	return f->has_ex_addresses ? f->ex_addresses : f->addresses;
+}
+
+/* All bytes in front of the addresses, and of those what is meaningful. */
 static int same(const struct vnet_flow *a, const struct vnet_flow *b)
 {
-	return !memcmp(a, b, sizeof(*a));
+	return !memcmp(a, b, offsetof(struct vnet_flow, addresses)) &&
+	       !memcmp(a->addresses, b->addresses, addresses_size(a)) &&
+	       (!a->has_ex_addresses || !memcmp(a->ex_addresses, b->ex_addresses, 32));
 }
 
 /* Parse a copy that ends where its block ends. */
@@ -71,21 +90,18 @@ static void check_ranges(const struct vnet_flow *f)
 {
 	CHECK(f->l3 == 0 || f->l3 == 4 || f->l3 == 6);
 	CHECK(f->l4 == 0 || ((f->l4 == 6 || f->l4 == 17) && f->l3));
-	CHECK(!f->has_extensions || f->l3 == 6);
+	CHECK(!has_extensions(f) || f->l3 == 6);
+	CHECK(!f->has_ex_addresses || has_extensions(f));
+	CHECK(!(f->kind & VNET_FLOW_IPV4) == (f->l3 != 4));
+	CHECK(!(f->kind & VNET_FLOW_IPV6) == (f->l3 != 6));
+	CHECK((f->kind & VNET_FLOW_L4) == (f->l4 == 6  ? VNET_FLOW_TCP :
+					   f->l4 == 17 ? VNET_FLOW_UDP :
+							 0));
 	CHECK(f->vlan_count <= VNET_PARSE_MAX_VLAN);
 	CHECK((f->vlan_count > 0) == (f->outer_tpid != 0));
 	CHECK(f->vlan_count || !f->outer_tci);
 	CHECK(f->l4 || !memcmp(f->ports, ZEROS, sizeof(f->ports)));
 	CHECK(f->l4 ? f->l4_offset >= 14 + 20 : !f->l4_offset);
-	if (f->l3 != 6) {
-		CHECK(!memcmp(f->saddr_ex, ZEROS, 16) && !memcmp(f->daddr_ex, ZEROS, 16));
-		CHECK(!memcmp(f->saddr + 4, ZEROS, 12) && !memcmp(f->daddr + 4, ZEROS, 12));
-	}
-	if (f->l3 == 0)
-		CHECK(!memcmp(f->saddr, ZEROS, 4) && !memcmp(f->daddr, ZEROS, 4));
-	if (!f->has_extensions)
-		CHECK(f->l3 != 6 ||
-		      (!memcmp(f->saddr_ex, f->saddr, 16) && !memcmp(f->daddr_ex, f->daddr, 16)));
 }
 
 static void check_prefix(const struct vnet_flow *cut, const struct vnet_flow *whole)
@@ -93,13 +109,11 @@ static void check_prefix(const struct vnet_flow *cut, const struct vnet_flow *wh
 	CHECK(cut->vlan_count <= whole->vlan_count);
 	if (cut->l3) {
 		CHECK(cut->l3 == whole->l3);
-		CHECK(!memcmp(cut->saddr, whole->saddr, 16));
-		CHECK(!memcmp(cut->daddr, whole->daddr, 16));
-		CHECK(!cut->has_extensions || whole->has_extensions);
-		CHECK(!memcmp(cut->saddr_ex, cut->saddr, 16) ||
-		      !memcmp(cut->saddr_ex, whole->saddr_ex, 16) || cut->l3 == 4);
-		CHECK(!memcmp(cut->daddr_ex, cut->daddr, 16) ||
-		      !memcmp(cut->daddr_ex, whole->daddr_ex, 16) || cut->l3 == 4);
+		CHECK(!memcmp(cut->addresses, whole->addresses, addresses_size(cut)));
+		CHECK(!has_extensions(cut) || has_extensions(whole));
+		for (uint32_t at = 0; at < 32 && cut->has_ex_addresses; at += 16)
+			CHECK(!memcmp(cut->ex_addresses + at, cut->addresses + at, 16) ||
+			      !memcmp(cut->ex_addresses + at, whole->ex_addresses + at, 16));
 	}
 	if (cut->l4)
 		CHECK(same(cut, whole));
@@ -116,16 +130,16 @@ static uint32_t hash_slowly(const uint8_t *input, uint32_t size)
 
 static void check_hash(uint32_t types, uint32_t flags, const struct vnet_flow *f)
 {
-	const struct vnet_steering steering = { .hash_types = types, .flags = flags };
-	static struct vnet_toeplitz toeplitz;
+	struct vnet_steering steering = { .hash_types = types, .flags = flags };
+	struct vnet_toeplitz toeplitz;
 	uint8_t input[VNET_HASH_INPUT_MAX];
-	uint32_t size = f->l3 == 4 ? 4 : 16;
+	uint32_t size = addresses_size(f);
 	struct vnet_hash hash;
 	uint32_t report;
 
-	if (!toeplitz.table[0][1])
-		vnet_toeplitz_init(&toeplitz, KEY);
-	hash = vnet_hash_flow(&steering, &toeplitz, f);
+	memcpy(steering.key, KEY, sizeof(KEY));
+	vnet_toeplitz_init(&toeplitz, &steering);
+	hash = vnet_hash_flow(&toeplitz, f);
 	report = hash.report;
 	if (report == VIRTIO_NET_HASH_REPORT_NONE) {
 		CHECK(!hash.value);
@@ -134,11 +148,9 @@ static void check_hash(uint32_t types, uint32_t flags, const struct vnet_flow *f
 	CHECK(report <= VIRTIO_NET_HASH_REPORT_UDPv6_EX);
 	CHECK(types >> (report - 1) & 1);
 	CHECK((f->l3 == 4) == (report <= VIRTIO_NET_HASH_REPORT_UDPv4));
-	CHECK(report < VIRTIO_NET_HASH_REPORT_IPv6_EX || f->has_extensions || flags);
-	memcpy(input, report < VIRTIO_NET_HASH_REPORT_IPv6_EX ? f->saddr : f->saddr_ex, size);
-	memcpy(input + size, report < VIRTIO_NET_HASH_REPORT_IPv6_EX ? f->daddr : f->daddr_ex,
+	CHECK(report < VIRTIO_NET_HASH_REPORT_IPv6_EX || has_extensions(f) || flags);
+	memcpy(input, report < VIRTIO_NET_HASH_REPORT_IPv6_EX ? f->addresses : ex_addresses(f),
 	       size);
-	size *= 2;
 	if (report % 3 != 1) { /* of three types each, IP, TCP, UDP */
 		CHECK(f->l4 == (report % 3 == 2 ? 6 : 17));
 		memcpy(input + size, f->ports, 4);

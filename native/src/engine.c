@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -422,8 +423,8 @@ void vnet_engine_info(const struct vnet_engine *e, struct vnet_engine_info *info
 	*info = (struct vnet_engine_info){
 		.io = VNET_IO_PLAIN,
 		.poll_us = e->poll_us,
-		.hash_kernel = "portable",
 	};
+	snprintf(info->hash_kernel, sizeof(info->hash_kernel), "%s", vnet_hash_kernel_name());
 }
 
 int vnet_engine_event_fd(const struct vnet_engine *e)

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Choice of the hash type and the Toeplitz hash itself.
+ * Choice of the hash type, and batches of flows sorted for the kernels.
  *
  * A report value is the type's bit number plus one, so the type is chosen as a
- * report value and looked up in hash_types; types that no report value stands
- * for are never met.
+ * report value; types that no report value stands for are never met.  The
+ * choice depends on little of a flow, its kind, so it is made for every kind
+ * when the policy is.
  */
 #include "hash.h"
 
 #include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
-#include "pyvnet/toeplitz.h"
+#include "hash_kernel.h"
 #include "pyvnet/virtio_abi.h"
-
-#define PROTO_TCP 6u
 
 /* The extended types follow the plain ones in the same order. */
 #define REPORT_EX_DISTANCE (VIRTIO_NET_HASH_REPORT_IPv6_EX - VIRTIO_NET_HASH_REPORT_IPv6)
@@ -25,25 +25,14 @@ static_assert(VIRTIO_NET_HASH_REPORT_UDPv6 + REPORT_EX_DISTANCE == VIRTIO_NET_HA
 	      "UDP_EX");
 /* The last input byte finds its whole window in the key. */
 static_assert(VNET_HASH_INPUT_MAX - 1 + 5 <= VNET_RSS_KEY_SIZE, "key size");
+static_assert(VNET_HASH_BATCH % VNET_HASH_GROUP == 0, "groups");
 
-void vnet_toeplitz_init(struct vnet_toeplitz *t, const uint8_t *key)
-{
-	for (uint32_t position = 0; position < VNET_HASH_INPUT_MAX; position++) {
-		const uint64_t window = vnet_toeplitz_window(key, position);
-		uint32_t *table = t->table[position];
-
-		/* The hash is linear: a byte with several bits is made of its lowest bit and the rest. */
-		table[0] = 0;
-		for (uint32_t byte = 1; byte < 256; byte++) {
-			const uint32_t rest = byte & (byte - 1);
-
-			if (rest)
-				table[byte] = table[rest] ^ table[byte ^ rest];
-			else
-				table[byte] = vnet_toeplitz_step(window, (uint8_t)byte);
-		}
-	}
-}
+/* An entry of vnet_toeplitz.choice: the report and what is hashed for it. */
+#define CHOICE_REPORT 0x0fu
+#define CHOICE_IPV4 0x10u
+#define CHOICE_IPV6 0x20u
+#define CHOICE_PORTS 0x40u
+#define CHOICE_EX 0x80u
 
 static bool enabled(uint32_t hash_types, uint32_t report)
 {
@@ -51,14 +40,14 @@ static bool enabled(uint32_t hash_types, uint32_t report)
 }
 
 /* "Hash calculation for incoming packets", IPv4 (NET-HASH-05) */
-static uint32_t choose_ipv4(uint32_t types, const struct vnet_flow *flow)
+static uint32_t choose_ipv4(uint32_t types, uint32_t l4)
 {
-	if (flow->l4) {
-		const uint32_t l4 = flow->l4 == PROTO_TCP ? VIRTIO_NET_HASH_REPORT_TCPv4 :
-							    VIRTIO_NET_HASH_REPORT_UDPv4;
+	if (l4) {
+		const uint32_t report = l4 == VNET_FLOW_TCP ? VIRTIO_NET_HASH_REPORT_TCPv4 :
+							      VIRTIO_NET_HASH_REPORT_UDPv4;
 
-		if (enabled(types, l4))
-			return l4;
+		if (enabled(types, report))
+			return report;
 	}
 	if (enabled(types, VIRTIO_NET_HASH_REPORT_IPv4))
 		return VIRTIO_NET_HASH_REPORT_IPv4;
@@ -74,20 +63,20 @@ static uint32_t choose_ipv4(uint32_t types, const struct vnet_flow *flow)
  * do not apply (U-19).  With VNET_STEER_F_EX_TYPES_ALWAYS they apply to every
  * IPv6 packet, and both L4 types come before both L3 types.
  */
-static uint32_t choose_ipv6(uint32_t types, bool always, const struct vnet_flow *flow)
+static uint32_t choose_ipv6(uint32_t types, bool always, bool has_extensions, uint32_t l4)
 {
-	const bool extended = always || flow->has_extensions;
-	uint32_t l4 = VIRTIO_NET_HASH_REPORT_NONE;
+	const bool extended = always || has_extensions;
+	uint32_t report = VIRTIO_NET_HASH_REPORT_NONE;
 
-	if (flow->l4)
-		l4 = flow->l4 == PROTO_TCP ? VIRTIO_NET_HASH_REPORT_TCPv6 :
-					     VIRTIO_NET_HASH_REPORT_UDPv6;
-	if (l4 && extended && enabled(types, l4 + REPORT_EX_DISTANCE))
-		return l4 + REPORT_EX_DISTANCE;
+	if (l4)
+		report = l4 == VNET_FLOW_TCP ? VIRTIO_NET_HASH_REPORT_TCPv6 :
+					       VIRTIO_NET_HASH_REPORT_UDPv6;
+	if (l4 && extended && enabled(types, report + REPORT_EX_DISTANCE))
+		return report + REPORT_EX_DISTANCE;
 	if (extended && !always && enabled(types, VIRTIO_NET_HASH_REPORT_IPv6_EX))
 		return VIRTIO_NET_HASH_REPORT_IPv6_EX;
-	if (enabled(types, l4))
-		return l4;
+	if (enabled(types, report))
+		return report;
 	if (always && enabled(types, VIRTIO_NET_HASH_REPORT_IPv6_EX))
 		return VIRTIO_NET_HASH_REPORT_IPv6_EX;
 	if (enabled(types, VIRTIO_NET_HASH_REPORT_IPv6))
@@ -95,79 +84,93 @@ static uint32_t choose_ipv6(uint32_t types, bool always, const struct vnet_flow 
 	return VIRTIO_NET_HASH_REPORT_NONE;
 }
 
-/*
- * Contribution of @size bytes, a multiple of 4, that stand at @position of the
- * hash input.  Four lookups a turn: a loop of single ones is half as fast.
- */
-static inline uint32_t hash_bytes(const struct vnet_toeplitz *t, uint32_t position,
-				  const uint8_t *bytes, uint32_t size)
+/* Return: the entry of vnet_toeplitz.choice for flows of @kind */
+static uint8_t choose(const struct vnet_steering *s, uint32_t kind)
 {
-	uint32_t hash = 0;
+	const bool always = s->flags & VNET_STEER_F_EX_TYPES_ALWAYS;
+	const uint32_t l4 = kind & VNET_FLOW_L4;
+	uint32_t report = VIRTIO_NET_HASH_REPORT_NONE, choice;
 
-	for (uint32_t i = 0; i < size; i += 4) {
-		const uint32_t (*table)[256] = &t->table[position + i];
+	if (kind & VNET_FLOW_IPV4)
+		report = choose_ipv4(s->hash_types, l4);
+	else if (kind & VNET_FLOW_IPV6)
+		report = choose_ipv6(s->hash_types, always, kind & VNET_FLOW_EXTENSIONS, l4);
+	if (report == VIRTIO_NET_HASH_REPORT_NONE)
+		return 0;
+	choice = report | (kind & VNET_FLOW_IPV4 ? CHOICE_IPV4 : CHOICE_IPV6);
+	if (report >= VIRTIO_NET_HASH_REPORT_IPv6_EX)
+		choice |= CHOICE_EX;
+	if (report != VIRTIO_NET_HASH_REPORT_IPv4 && report != VIRTIO_NET_HASH_REPORT_IPv6 &&
+	    report != VIRTIO_NET_HASH_REPORT_IPv6_EX)
+		choice |= CHOICE_PORTS;
+	return (uint8_t)choice;
+}
 
-		hash ^= table[0][bytes[i]] ^ table[1][bytes[i + 1]] ^ table[2][bytes[i + 2]] ^
-			table[3][bytes[i + 3]];
+void vnet_toeplitz_init(struct vnet_toeplitz *t, const struct vnet_steering *steering)
+{
+	t->kernel = vnet_hash_kernel();
+	t->kernel->expand(t, steering->key);
+	for (uint32_t kind = 0; kind < VNET_FLOW_KINDS; kind++)
+		t->choice[kind] = choose(steering, kind);
+}
+
+static const uint8_t *addresses6(const struct vnet_flow *flow, uint8_t choice)
+{
+	return (choice & CHOICE_EX) && flow->has_ex_addresses ? flow->ex_addresses :
+								flow->addresses;
+}
+
+/* Up to VNET_HASH_BATCH flows. */
+static void hash_some(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
+		      struct vnet_hash *out)
+{
+	static const uint8_t nowhere[sizeof(flows->addresses)];
+	uint32_t values[VNET_HASH_BATCH];
+	struct vnet_hash_ipv4 v4;
+	struct vnet_hash_ipv6 v6;
+
+	v4.count = v6.count = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		const struct vnet_flow *flow = &flows[i];
+		const uint8_t choice = t->choice[flow->kind];
+		uint64_t ports;
+		uint32_t loaded;
+
+		memcpy(&loaded, flow->ports, sizeof(loaded));
+		ports = choice & CHOICE_PORTS ? loaded : 0;
+		out[i] = (struct vnet_hash){ .report = choice & CHOICE_REPORT };
+		if (choice & CHOICE_IPV4) {
+			memcpy(&v4.addresses[v4.count], flow->addresses, sizeof(uint64_t));
+			v4.ports[v4.count] = ports;
+			v4.index[v4.count++] = (uint8_t)i;
+		} else if (choice & CHOICE_IPV6) {
+			v6.addresses[v6.count] = addresses6(flow, choice);
+			v6.ports[v6.count] = ports;
+			v6.index[v6.count++] = (uint8_t)i;
+		}
 	}
-	return hash;
-}
-
-static uint32_t hash_ipv4(const struct vnet_toeplitz *t, const struct vnet_flow *flow, bool l4)
-{
-	uint32_t hash = hash_bytes(t, 0, flow->saddr, 4) ^ hash_bytes(t, 4, flow->daddr, 4);
-
-	if (l4)
-		hash ^= hash_bytes(t, 8, flow->ports, 4);
-	return hash;
-}
-
-static uint32_t hash_ipv6(const struct vnet_toeplitz *t, const uint8_t *saddr, const uint8_t *daddr,
-			  const uint8_t *ports)
-{
-	uint32_t hash = hash_bytes(t, 0, saddr, 16) ^ hash_bytes(t, 16, daddr, 16);
-
-	if (ports)
-		hash ^= hash_bytes(t, 32, ports, 4);
-	return hash;
-}
-
-struct vnet_hash vnet_hash_flow(const struct vnet_steering *steering, const struct vnet_toeplitz *t,
-				const struct vnet_flow *flow)
-{
-	const bool always = steering->flags & VNET_STEER_F_EX_TYPES_ALWAYS;
-	uint32_t report = VIRTIO_NET_HASH_REPORT_NONE;
-	uint32_t value = 0;
-
-	if (flow->l3 == 4)
-		report = choose_ipv4(steering->hash_types, flow);
-	else if (flow->l3 == 6)
-		report = choose_ipv6(steering->hash_types, always, flow);
-
-	switch (report) {
-	case VIRTIO_NET_HASH_REPORT_IPv4:
-		value = hash_ipv4(t, flow, false);
-		break;
-	case VIRTIO_NET_HASH_REPORT_TCPv4:
-	case VIRTIO_NET_HASH_REPORT_UDPv4:
-		value = hash_ipv4(t, flow, true);
-		break;
-	case VIRTIO_NET_HASH_REPORT_IPv6:
-		value = hash_ipv6(t, flow->saddr, flow->daddr, NULL);
-		break;
-	case VIRTIO_NET_HASH_REPORT_TCPv6:
-	case VIRTIO_NET_HASH_REPORT_UDPv6:
-		value = hash_ipv6(t, flow->saddr, flow->daddr, flow->ports);
-		break;
-	case VIRTIO_NET_HASH_REPORT_IPv6_EX:
-		value = hash_ipv6(t, flow->saddr_ex, flow->daddr_ex, NULL);
-		break;
-	case VIRTIO_NET_HASH_REPORT_TCPv6_EX:
-	case VIRTIO_NET_HASH_REPORT_UDPv6_EX:
-		value = hash_ipv6(t, flow->saddr_ex, flow->daddr_ex, flow->ports);
-		break;
-	default:
-		break;
+	if (v4.count) {
+		for (uint32_t i = v4.count; i % VNET_HASH_GROUP; i++)
+			v4.addresses[i] = v4.ports[i] = 0;
+		t->kernel->ipv4(t, &v4, values);
+		for (uint32_t i = 0; i < v4.count; i++)
+			out[v4.index[i]].value = values[i];
 	}
-	return (struct vnet_hash){ .value = value, .report = (uint16_t)report };
+	if (v6.count) {
+		for (uint32_t i = v6.count; i % VNET_HASH_GROUP; i++) {
+			v6.addresses[i] = nowhere;
+			v6.ports[i] = 0;
+		}
+		t->kernel->ipv6(t, &v6, values);
+		for (uint32_t i = 0; i < v6.count; i++)
+			out[v6.index[i]].value = values[i];
+	}
+}
+
+void vnet_hash_batch(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
+		     struct vnet_hash *out)
+{
+	for (uint32_t done = 0; done < n; done += VNET_HASH_BATCH)
+		hash_some(t, flows + done, n - done < VNET_HASH_BATCH ? n - done : VNET_HASH_BATCH,
+			  out + done);
 }

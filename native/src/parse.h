@@ -15,31 +15,51 @@
 #define VNET_PARSE_MAX_OPTIONS 64u
 #define VNET_PARSE_WINDOW 1024u
 
+/* vnet_flow.kind: what the choice of the hash type depends on, as bits. */
+#define VNET_FLOW_UDP 1u
+#define VNET_FLOW_TCP 2u
+#define VNET_FLOW_L4 (VNET_FLOW_UDP | VNET_FLOW_TCP)
+#define VNET_FLOW_EXTENSIONS 4u /* IPv6: at least one extension header was seen (U-20) */
+#define VNET_FLOW_IPV4 8u
+#define VNET_FLOW_IPV6 16u
+#define VNET_FLOW_KINDS 32u
+
 /*
  * What hashing, filtering and offloads need to know of a frame.  Addresses and ports are
- * copied in network byte order, laid out as the hash input wants them.
+ * copied in network byte order, source before destination, laid out as the hash input wants them.
  */
 struct vnet_flow {
-	uint8_t l3;          /* 0 none (no hash), 4, 6 */
+	uint8_t l3; /* 0 none (no hash), 4, 6 */
 	uint8_t l4; /* 0 none, IPPROTO_TCP, IPPROTO_UDP; set only if both ports are in the frame */
-	bool has_extensions; /* IPv6: at least one extension header was seen (U-20) */
+	uint8_t kind; /* l3, l4 and extension headers again: VNET_FLOW_* */
 	uint8_t vlan_count; /* tags skipped, 0 … 2 */
 	uint16_t outer_tpid; /* TPID and TCI of the outermost tag; 0 without tag */
 	uint16_t outer_tci;
-	uint8_t saddr[16]; /* IPv4: first 4 bytes */
-	uint8_t daddr[16];
-	uint8_t saddr_ex[16]; /* IPv6: home address if valid, else saddr (U-22) */
-	uint8_t daddr_ex[16]; /* IPv6: routing header type 2 address if valid, else daddr */
-	uint8_t ports[4]; /* source, destination; valid if l4 != 0 */
 	uint16_t l4_offset; /* of the transport header in the frame; 0 if l4 is */
+	bool has_ex_addresses; /* a home address or a routing header of type 2 was found */
+	uint8_t reserved;
+	uint8_t ports[4]; /* source, destination; 0 if l4 is */
+	uint8_t addresses[32]; /* meaningful are 8 bytes of IPv4, all of IPv6, none without l3 */
+	/*
+	 * Meaningful only if there are any: the home address if valid, else the source; the routing
+	 * header's address if valid, else the destination (U-22).
+	 */
+	uint8_t ex_addresses[32];
 };
 
 /**
  * vnet_parse() - read the headers of one Ethernet frame
  * @frame:	first byte of the destination MAC; private memory
  * @len:	bytes in the frame; may be 0
- * @flow:	filled completely
+ * @flow:	everything that is meaningful is filled
  */
 void vnet_parse(const uint8_t *frame, uint32_t len, struct vnet_flow *flow);
+
+/**
+ * vnet_parse_batch() - the same for @n frames, whose headers are asked for ahead
+ * Frames that nobody has touched yet cost a wait for memory each; here the waits overlap.
+ */
+void vnet_parse_batch(const uint8_t *const *frames, const uint32_t *lens, uint32_t n,
+		      struct vnet_flow *flows);
 
 #endif

@@ -110,7 +110,7 @@ int vnet_policy_create(const struct vnet_policy_config *config, struct vnet_poli
 	policy->wants_hash = config->steering.hash_types &&
 			     (config->steering.mode == VNET_STEER_RSS ||
 			      config->header_length == sizeof(struct virtio_net_hdr_v1_hash));
-	vnet_toeplitz_init(&policy->toeplitz, policy->steering.key);
+	vnet_toeplitz_init(&policy->toeplitz, &policy->steering);
 	*out = policy;
 	return 0;
 }
@@ -136,7 +136,7 @@ void vnet_policy_classify(const struct vnet_policy *policy, const uint8_t *frame
 
 	vnet_parse(frame, len, &flow);
 	if (policy->wants_hash)
-		hash = vnet_hash_flow(&policy->steering, &policy->toeplitz, &flow);
+		hash = vnet_hash_flow(&policy->toeplitz, &flow);
 	*verdict = (struct vnet_verdict){
 		.hash_value = hash.value,
 		.hash_report = hash.report,

@@ -256,7 +256,7 @@ static bool judge(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slo
 		return false;
 	}
 	if (policy->wants_hash)
-		hash = vnet_hash_flow(&policy->steering, &policy->toeplitz, &flow);
+		hash = vnet_hash_flow(&policy->toeplitz, &flow);
 	slot->hash_value = hash.value;
 	slot->hash_report = hash.report;
 	slot->queue = vnet_steer(policy, hash, pair->index);

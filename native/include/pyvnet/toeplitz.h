@@ -44,4 +44,17 @@ static inline uint32_t vnet_toeplitz_step(uint64_t window, uint8_t byte)
 	return hash;
 }
 
+/**
+ * vnet_toeplitz_key_word() - 64 bits of the key, its first in bit 63
+ * @key:	at least 8 · @word + 8 bytes
+ */
+static inline uint64_t vnet_toeplitz_key_word(const uint8_t *key, uint32_t word)
+{
+	uint64_t bits = 0;
+
+	for (uint32_t i = 0; i < 8; i++)
+		bits = bits << 8 | key[word * 8 + i];
+	return bits;
+}
+
 #endif

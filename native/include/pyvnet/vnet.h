@@ -253,6 +253,21 @@ VNET_API int vnet_policy_passes(const struct vnet_policy *policy, const uint8_t 
 				uint32_t len);
 
 /**
+ * vnet_hash_select() - the Toeplitz kernel of policies made from now on
+ * @name:	of a kernel; NULL or "": the fastest this CPU can run, which is so from the start
+ * Return: 0; -EINVAL: no such kernel in this build; -ENOTSUP: this CPU cannot run it
+ */
+VNET_API int vnet_hash_select(const char *name);
+/** vnet_hash_kernel_name() - of the kernel that is selected */
+VNET_API const char *vnet_hash_kernel_name(void);
+/**
+ * vnet_hash_kernel_info() - the kernels of this build, the fastest first
+ * @lacks:	what this CPU lacks for it; NULL: it can run
+ * Return: 1 and both filled, 0 when there are no more
+ */
+VNET_API int vnet_hash_kernel_info(uint32_t index, const char **name, const char **lacks);
+
+/**
  * vnet_engine_create() - start the workers; no ring runs yet, frames of the host port are dropped and counted
  * Return: 0; -EINVAL; -ENXIO: a worker may not run on its CPU; errno of what could not be made
  */

@@ -584,164 +584,171 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // char const *()(uint32_t)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // char const *()(uint32_t)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(char const *)
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 121), // char const *
-/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, struct vnet_event *)
-/*  7 */ _CFFI_OP(_CFFI_OP_POINTER, 131), // struct vnet_engine *
-/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 134), // struct vnet_event *
-/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, struct vnet_mem *)
-/* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 136), // struct vnet_mem *
-/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, struct vnet_policy *)
-/* 15 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 138), // struct vnet_policy *
-/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, struct vnet_queue_config const *)
-/* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 140), // struct vnet_queue_config const *
-/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, int32_t)
-/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
-/* 28 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
-/* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
-/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
-/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 137), // struct vnet_pair_stats *
-/* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
-/* 39 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct vnet_queue_state *
-/* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, uint32_t)
-/* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 46 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 48 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
-/* 49 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 55 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
-/* 56 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 57 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // uint8_t *
-/* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
-/* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 59),
-/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
-/* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 64 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // uint8_t const *
-/* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine const *)
-/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 131), // struct vnet_engine const *
-/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
-/* 71 */ _CFFI_OP(_CFFI_OP_POINTER, 132), // struct vnet_engine_config const *
-/* 72 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // struct vnet_engine * *
-/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
-/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
-/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 77 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
-/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
-/* 82 */ _CFFI_OP(_CFFI_OP_POINTER, 138), // struct vnet_policy const *
-/* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
-/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
-/* 87 */ _CFFI_OP(_CFFI_OP_POINTER, 139), // struct vnet_policy_config const *
-/* 88 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // struct vnet_policy * *
-/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
-/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 142), // struct vnet_region const *
-/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 12), // struct vnet_mem * *
-/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 95 */ _CFFI_OP(_CFFI_OP_FUNCTION, 130), // int()(uint32_t, int64_t)
-/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 97 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 51), // uint64_t()(void)
-/* 100 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_engine *)
-/* 102 */ _CFFI_OP(_CFFI_OP_NOOP, 7),
-/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_engine const *, struct vnet_engine_info *)
-/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 68),
-/* 106 */ _CFFI_OP(_CFFI_OP_POINTER, 133), // struct vnet_engine_info *
+/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // char const *()(void)
+/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(char const *)
+/*  6 */ _CFFI_OP(_CFFI_OP_POINTER, 128), // char const *
+/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, struct vnet_event *)
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 138), // struct vnet_engine *
+/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct vnet_event *
+/* 11 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, struct vnet_mem *)
+/* 13 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 143), // struct vnet_mem *
+/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, struct vnet_policy *)
+/* 17 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct vnet_policy *
+/* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, struct vnet_queue_config const *)
+/* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 147), // struct vnet_queue_config const *
+/* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, int32_t)
+/* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
+/* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
+/* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
+/* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
+/* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 144), // struct vnet_pair_stats *
+/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
+/* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 43 */ _CFFI_OP(_CFFI_OP_POINTER, 148), // struct vnet_queue_state *
+/* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, uint32_t)
+/* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
+/* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
+/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 157), // uint8_t *
+/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 61 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
+/* 62 */ _CFFI_OP(_CFFI_OP_NOOP, 61),
+/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
+/* 65 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 157), // uint8_t const *
+/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine const *)
+/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 138), // struct vnet_engine const *
+/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
+/* 73 */ _CFFI_OP(_CFFI_OP_POINTER, 139), // struct vnet_engine_config const *
+/* 74 */ _CFFI_OP(_CFFI_OP_POINTER, 9), // struct vnet_engine * *
+/* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
+/* 77 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 78 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
+/* 84 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct vnet_policy const *
+/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
+/* 89 */ _CFFI_OP(_CFFI_OP_POINTER, 146), // struct vnet_policy_config const *
+/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // struct vnet_policy * *
+/* 91 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
+/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 149), // struct vnet_region const *
+/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 14), // struct vnet_mem * *
+/* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(uint32_t, char const * *, char const * *)
+/* 98 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 99 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // char const * *
+/* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 99),
+/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(uint32_t, int64_t)
+/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 105 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION, 53), // uint64_t()(void)
 /* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_mem *)
-/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_engine *)
+/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_policy *)
-/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
-/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION, 157), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
-/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 82),
-/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 64),
-/* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 119 */ _CFFI_OP(_CFFI_OP_POINTER, 144), // struct vnet_verdict *
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_engine const *, struct vnet_engine_info *)
+/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 140), // struct vnet_engine_info *
+/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_mem *)
+/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_policy *)
+/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
 /* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 122 */ _CFFI_OP(_CFFI_OP_ARRAY, 121), // char[20]
-/* 123 */ (_cffi_opcode_t)(20),
-/* 124 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
-/* 125 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_io
-/* 126 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_port_type
-/* 127 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum vnet_steering_mode
-/* 128 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum vnet_uring_step
-/* 129 */ _CFFI_OP(_CFFI_OP_POINTER, 25), // int32_t const *
-/* 130 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 131 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
-/* 132 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
-/* 133 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_engine_info
-/* 134 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_event
-/* 135 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_filter
-/* 136 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_mem
-/* 137 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_pair_stats
-/* 138 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy
-/* 139 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_policy_config
-/* 140 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_config
-/* 141 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_queue_state
-/* 142 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_region
-/* 143 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_steering
-/* 144 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct vnet_verdict
-/* 145 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 146 */ _CFFI_OP(_CFFI_OP_ARRAY, 145), // uint16_t[128]
-/* 147 */ (_cffi_opcode_t)(128),
-/* 148 */ _CFFI_OP(_CFFI_OP_ARRAY, 51), // uint64_t[64]
-/* 149 */ (_cffi_opcode_t)(64),
-/* 150 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 151 */ _CFFI_OP(_CFFI_OP_ARRAY, 150), // uint8_t[2]
-/* 152 */ (_cffi_opcode_t)(2),
-/* 153 */ _CFFI_OP(_CFFI_OP_ARRAY, 150), // uint8_t[40]
-/* 154 */ (_cffi_opcode_t)(40),
-/* 155 */ _CFFI_OP(_CFFI_OP_ARRAY, 150), // uint8_t[6]
-/* 156 */ (_cffi_opcode_t)(6),
-/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
+/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 84),
+/* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct vnet_verdict *
+/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 129 */ _CFFI_OP(_CFFI_OP_ARRAY, 128), // char[20]
+/* 130 */ (_cffi_opcode_t)(20),
+/* 131 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
+/* 132 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_io
+/* 133 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_port_type
+/* 134 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum vnet_steering_mode
+/* 135 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum vnet_uring_step
+/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 27), // int32_t const *
+/* 137 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 138 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
+/* 139 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
+/* 140 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_engine_info
+/* 141 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_event
+/* 142 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_filter
+/* 143 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_mem
+/* 144 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_pair_stats
+/* 145 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy
+/* 146 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_policy_config
+/* 147 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_config
+/* 148 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_queue_state
+/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_region
+/* 150 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_steering
+/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct vnet_verdict
+/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 153 */ _CFFI_OP(_CFFI_OP_ARRAY, 152), // uint16_t[128]
+/* 154 */ (_cffi_opcode_t)(128),
+/* 155 */ _CFFI_OP(_CFFI_OP_ARRAY, 53), // uint64_t[64]
+/* 156 */ (_cffi_opcode_t)(64),
+/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 158 */ _CFFI_OP(_CFFI_OP_ARRAY, 157), // uint8_t[2]
+/* 159 */ (_cffi_opcode_t)(2),
+/* 160 */ _CFFI_OP(_CFFI_OP_ARRAY, 157), // uint8_t[40]
+/* 161 */ (_cffi_opcode_t)(40),
+/* 162 */ _CFFI_OP(_CFFI_OP_ARRAY, 157), // uint8_t[6]
+/* 163 */ (_cffi_opcode_t)(6),
+/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_VNET_BREAK_NONE(unsigned long long *o)
@@ -935,19 +942,19 @@ _cffi_f_vnet_ctrl_complete(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(64), arg1, (char **)&x1);
+      _cffi_type(66), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(64), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(66), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -998,19 +1005,19 @@ _cffi_f_vnet_ctrl_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(57), arg1, (char **)&x1);
+      _cffi_type(59), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(57), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(59), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1020,19 +1027,19 @@ _cffi_f_vnet_ctrl_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(59), arg3, (char **)&x3);
+      _cffi_type(61), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(59), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(61), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(59), arg4, (char **)&x4);
+      _cffi_type(61), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(59), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(61), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1073,19 +1080,19 @@ _cffi_f_vnet_engine_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(71), arg0, (char **)&x0);
+      _cffi_type(73), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(71), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(73), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(72), arg1, (char **)&x1);
+      _cffi_type(74), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_engine * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(72), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(74), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1118,10 +1125,10 @@ _cffi_f_vnet_engine_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1164,10 +1171,10 @@ _cffi_f_vnet_engine_enable_queue(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1210,10 +1217,10 @@ _cffi_f_vnet_engine_event_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(68), arg0, (char **)&x0);
+      _cffi_type(70), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(68), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1252,19 +1259,19 @@ _cffi_f_vnet_engine_info(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(68), arg0, (char **)&x0);
+      _cffi_type(70), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(68), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(106), arg1, (char **)&x1);
+      _cffi_type(113), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_engine_info *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(106), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(113), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1311,10 +1318,10 @@ _cffi_f_vnet_engine_move_queue(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1371,19 +1378,19 @@ _cffi_f_vnet_engine_next_event(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(8), arg1, (char **)&x1);
+      _cffi_type(10), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_event *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(8), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(10), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1426,10 +1433,10 @@ _cffi_f_vnet_engine_queue_state(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1439,10 +1446,10 @@ _cffi_f_vnet_engine_queue_state(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg2, (char **)&x2);
+      _cffi_type(43), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_queue_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(43), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1487,10 +1494,10 @@ _cffi_f_vnet_engine_set_calls(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1545,10 +1552,10 @@ _cffi_f_vnet_engine_set_kick(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1597,19 +1604,19 @@ _cffi_f_vnet_engine_set_memory(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg1, (char **)&x1);
+      _cffi_type(14), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_mem *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1650,19 +1657,19 @@ _cffi_f_vnet_engine_set_policy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(16), arg1, (char **)&x1);
+      _cffi_type(18), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_policy *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(16), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(18), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1703,19 +1710,19 @@ _cffi_f_vnet_engine_start_queue(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(20), arg1, (char **)&x1);
+      _cffi_type(22), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_queue_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(20), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1758,10 +1765,10 @@ _cffi_f_vnet_engine_stats(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1771,10 +1778,10 @@ _cffi_f_vnet_engine_stats(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(36), arg2, (char **)&x2);
+      _cffi_type(38), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_pair_stats *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(36), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1817,10 +1824,10 @@ _cffi_f_vnet_engine_stop_queue(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(7), arg0, (char **)&x0);
+      _cffi_type(9), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(7), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1830,10 +1837,10 @@ _cffi_f_vnet_engine_stop_queue(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg2, (char **)&x2);
+      _cffi_type(43), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_queue_state *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(43), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1851,6 +1858,129 @@ _cffi_f_vnet_engine_stop_queue(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_vnet_engine_stop_queue _cffi_d_vnet_engine_stop_queue
+#endif
+
+static int _cffi_d_vnet_hash_kernel_info(uint32_t x0, char const * * x1, char const * * x2)
+{
+  return vnet_hash_kernel_info(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_hash_kernel_info(PyObject *self, PyObject *args)
+{
+  uint32_t x0;
+  char const * * x1;
+  char const * * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "vnet_hash_kernel_info", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uint32_t);
+  if (x0 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(99), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(99), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(99), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(99), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_hash_kernel_info(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_hash_kernel_info _cffi_d_vnet_hash_kernel_info
+#endif
+
+static char const * _cffi_d_vnet_hash_kernel_name(void)
+{
+  return vnet_hash_kernel_name();
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_hash_kernel_name(PyObject *self, PyObject *noarg)
+{
+  char const * result;
+  PyObject *pyresult;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_hash_kernel_name(); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  (void)noarg; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(6));
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_hash_kernel_name _cffi_d_vnet_hash_kernel_name
+#endif
+
+static int _cffi_d_vnet_hash_select(char const * x0)
+{
+  return vnet_hash_select(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_hash_select(PyObject *self, PyObject *arg0)
+{
+  char const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(6), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (char const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(6), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_hash_select(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_hash_select _cffi_d_vnet_hash_select
 #endif
 
 static int _cffi_d_vnet_mem_create(struct vnet_region const * x0, uint32_t x1, struct vnet_mem * * x2)
@@ -1876,10 +2006,10 @@ _cffi_f_vnet_mem_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(91), arg0, (char **)&x0);
+      _cffi_type(93), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(91), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1889,10 +2019,10 @@ _cffi_f_vnet_mem_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(93), arg2, (char **)&x2);
+      _cffi_type(95), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_mem * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(93), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(95), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1925,10 +2055,10 @@ _cffi_f_vnet_mem_put(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg0, (char **)&x0);
+      _cffi_type(14), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_mem *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1973,19 +2103,19 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(82), arg0, (char **)&x0);
+      _cffi_type(84), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(82), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(84), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(64), arg1, (char **)&x1);
+      _cffi_type(66), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(64), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(66), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1999,10 +2129,10 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(119), arg4, (char **)&x4);
+      _cffi_type(126), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vnet_verdict *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(119), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(126), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2043,19 +2173,19 @@ _cffi_f_vnet_policy_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(87), arg0, (char **)&x0);
+      _cffi_type(89), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(87), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(89), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(88), arg1, (char **)&x1);
+      _cffi_type(90), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_policy * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(88), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2098,19 +2228,19 @@ _cffi_f_vnet_policy_passes(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(82), arg0, (char **)&x0);
+      _cffi_type(84), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(82), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(84), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(64), arg1, (char **)&x1);
+      _cffi_type(66), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(64), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(66), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2147,10 +2277,10 @@ _cffi_f_vnet_policy_put(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(16), arg0, (char **)&x0);
+      _cffi_type(18), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(16), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(18), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2237,10 +2367,10 @@ _cffi_f_vnet_test_flip(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(12), arg0, (char **)&x0);
+      _cffi_type(14), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_mem *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(12), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(14), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2254,10 +2384,10 @@ _cffi_f_vnet_test_flip(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(64), arg3, (char **)&x3);
+      _cffi_type(66), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(64), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(66), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2330,7 +2460,7 @@ _cffi_f_vnet_test_guard_name(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(4));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(6));
   return pyresult;
 }
 #else
@@ -2352,10 +2482,10 @@ _cffi_f_vnet_test_guard_off(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(4), arg0, (char **)&x0);
+      _cffi_type(6), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (char const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(4), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(6), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2759,34 +2889,37 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VNET_URING_NONE", (void *)_cffi_const_VNET_URING_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_URING_PROBE", (void *)_cffi_const_VNET_URING_PROBE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_URING_SETUP", (void *)_cffi_const_VNET_URING_SETUP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_vnet_ctrl_complete },
-  { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 55), (void *)_cffi_d_vnet_ctrl_pop },
-  { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_vnet_engine_create },
-  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 101), (void *)_cffi_d_vnet_engine_destroy },
-  { "vnet_engine_enable_queue", (void *)_cffi_f_vnet_engine_enable_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_vnet_engine_enable_queue },
-  { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 67), (void *)_cffi_d_vnet_engine_event_fd },
-  { "vnet_engine_info", (void *)_cffi_f_vnet_engine_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 104), (void *)_cffi_d_vnet_engine_info },
-  { "vnet_engine_move_queue", (void *)_cffi_f_vnet_engine_move_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 48), (void *)_cffi_d_vnet_engine_move_queue },
-  { "vnet_engine_next_event", (void *)_cffi_f_vnet_engine_next_event, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_vnet_engine_next_event },
-  { "vnet_engine_queue_state", (void *)_cffi_f_vnet_engine_queue_state, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_vnet_engine_queue_state },
-  { "vnet_engine_set_calls", (void *)_cffi_f_vnet_engine_set_calls, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_vnet_engine_set_calls },
-  { "vnet_engine_set_kick", (void *)_cffi_f_vnet_engine_set_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 22), (void *)_cffi_d_vnet_engine_set_kick },
-  { "vnet_engine_set_memory", (void *)_cffi_f_vnet_engine_set_memory, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_vnet_engine_set_memory },
-  { "vnet_engine_set_policy", (void *)_cffi_f_vnet_engine_set_policy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_vnet_engine_set_policy },
-  { "vnet_engine_start_queue", (void *)_cffi_f_vnet_engine_start_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 18), (void *)_cffi_d_vnet_engine_start_queue },
-  { "vnet_engine_stats", (void *)_cffi_f_vnet_engine_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 33), (void *)_cffi_d_vnet_engine_stats },
-  { "vnet_engine_stop_queue", (void *)_cffi_f_vnet_engine_stop_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 38), (void *)_cffi_d_vnet_engine_stop_queue },
-  { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_vnet_mem_create },
-  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 108), (void *)_cffi_d_vnet_mem_put },
-  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 114), (void *)_cffi_d_vnet_policy_classify },
-  { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 86), (void *)_cffi_d_vnet_policy_create },
-  { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 81), (void *)_cffi_d_vnet_policy_passes },
-  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 111), (void *)_cffi_d_vnet_policy_put },
-  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 95), (void *)_cffi_d_vnet_test_fail },
-  { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_vnet_test_flip },
-  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 99), (void *)_cffi_d_vnet_test_flip_reads },
+  { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_vnet_ctrl_complete },
+  { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_vnet_ctrl_pop },
+  { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_vnet_engine_create },
+  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 108), (void *)_cffi_d_vnet_engine_destroy },
+  { "vnet_engine_enable_queue", (void *)_cffi_f_vnet_engine_enable_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vnet_engine_enable_queue },
+  { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 69), (void *)_cffi_d_vnet_engine_event_fd },
+  { "vnet_engine_info", (void *)_cffi_f_vnet_engine_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 111), (void *)_cffi_d_vnet_engine_info },
+  { "vnet_engine_move_queue", (void *)_cffi_f_vnet_engine_move_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_vnet_engine_move_queue },
+  { "vnet_engine_next_event", (void *)_cffi_f_vnet_engine_next_event, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_vnet_engine_next_event },
+  { "vnet_engine_queue_state", (void *)_cffi_f_vnet_engine_queue_state, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_vnet_engine_queue_state },
+  { "vnet_engine_set_calls", (void *)_cffi_f_vnet_engine_set_calls, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 29), (void *)_cffi_d_vnet_engine_set_calls },
+  { "vnet_engine_set_kick", (void *)_cffi_f_vnet_engine_set_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 24), (void *)_cffi_d_vnet_engine_set_kick },
+  { "vnet_engine_set_memory", (void *)_cffi_f_vnet_engine_set_memory, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 12), (void *)_cffi_d_vnet_engine_set_memory },
+  { "vnet_engine_set_policy", (void *)_cffi_f_vnet_engine_set_policy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 16), (void *)_cffi_d_vnet_engine_set_policy },
+  { "vnet_engine_start_queue", (void *)_cffi_f_vnet_engine_start_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 20), (void *)_cffi_d_vnet_engine_start_queue },
+  { "vnet_engine_stats", (void *)_cffi_f_vnet_engine_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 35), (void *)_cffi_d_vnet_engine_stats },
+  { "vnet_engine_stop_queue", (void *)_cffi_f_vnet_engine_stop_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_vnet_engine_stop_queue },
+  { "vnet_hash_kernel_info", (void *)_cffi_f_vnet_hash_kernel_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 97), (void *)_cffi_d_vnet_hash_kernel_info },
+  { "vnet_hash_kernel_name", (void *)_cffi_f_vnet_hash_kernel_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 3), (void *)_cffi_d_vnet_hash_kernel_name },
+  { "vnet_hash_select", (void *)_cffi_f_vnet_hash_select, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_hash_select },
+  { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_vnet_mem_create },
+  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 115), (void *)_cffi_d_vnet_mem_put },
+  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_vnet_policy_classify },
+  { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_vnet_policy_create },
+  { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 83), (void *)_cffi_d_vnet_policy_passes },
+  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 118), (void *)_cffi_d_vnet_policy_put },
+  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_vnet_test_fail },
+  { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 76), (void *)_cffi_d_vnet_test_flip },
+  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 106), (void *)_cffi_d_vnet_test_flip_reads },
   { "vnet_test_guard_name", (void *)_cffi_f_vnet_test_guard_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vnet_test_guard_name },
-  { "vnet_test_guard_off", (void *)_cffi_f_vnet_test_guard_off, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 3), (void *)_cffi_d_vnet_test_guard_off },
+  { "vnet_test_guard_off", (void *)_cffi_f_vnet_test_guard_off, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_test_guard_off },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -2804,7 +2937,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "port_fds", offsetof(struct vnet_engine_config, port_fds),
                 sizeof(((struct vnet_engine_config *)0)->port_fds),
-                _CFFI_OP(_CFFI_OP_NOOP, 129) },
+                _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "port_count", offsetof(struct vnet_engine_config, port_count),
                   sizeof(((struct vnet_engine_config *)0)->port_count),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2819,7 +2952,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                         _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "worker_cpus", offsetof(struct vnet_engine_config, worker_cpus),
                    sizeof(((struct vnet_engine_config *)0)->worker_cpus),
-                   _CFFI_OP(_CFFI_OP_NOOP, 129) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "io", offsetof(struct vnet_engine_info, io),
           sizeof(((struct vnet_engine_info *)0)->io),
           _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2837,7 +2970,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_kernel", offsetof(struct vnet_engine_info, hash_kernel),
                    sizeof(((struct vnet_engine_info *)0)->hash_kernel),
-                   _CFFI_OP(_CFFI_OP_NOOP, 122) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 129) },
   { "kind", offsetof(struct vnet_event, kind),
             sizeof(((struct vnet_event *)0)->kind),
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2864,94 +2997,94 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "unicast", offsetof(struct vnet_filter, unicast),
                sizeof(((struct vnet_filter *)0)->unicast),
-               _CFFI_OP(_CFFI_OP_NOOP, 64) },
+               _CFFI_OP(_CFFI_OP_NOOP, 66) },
   { "multicast", offsetof(struct vnet_filter, multicast),
                  sizeof(((struct vnet_filter *)0)->multicast),
-                 _CFFI_OP(_CFFI_OP_NOOP, 64) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 66) },
   { "mac", offsetof(struct vnet_filter, mac),
            sizeof(((struct vnet_filter *)0)->mac),
-           _CFFI_OP(_CFFI_OP_NOOP, 155) },
+           _CFFI_OP(_CFFI_OP_NOOP, 162) },
   { "pad", offsetof(struct vnet_filter, pad),
            sizeof(((struct vnet_filter *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 151) },
+           _CFFI_OP(_CFFI_OP_NOOP, 158) },
   { "vlans", offsetof(struct vnet_filter, vlans),
              sizeof(((struct vnet_filter *)0)->vlans),
-             _CFFI_OP(_CFFI_OP_NOOP, 148) },
+             _CFFI_OP(_CFFI_OP_NOOP, 155) },
   { "rx_port_frames", offsetof(struct vnet_pair_stats, rx_port_frames),
                       sizeof(((struct vnet_pair_stats *)0)->rx_port_frames),
-                      _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_packets", offsetof(struct vnet_pair_stats, rx_packets),
                   sizeof(((struct vnet_pair_stats *)0)->rx_packets),
-                  _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_bytes", offsetof(struct vnet_pair_stats, rx_bytes),
                 sizeof(((struct vnet_pair_stats *)0)->rx_bytes),
-                _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_handoffs", offsetof(struct vnet_pair_stats, rx_handoffs),
                    sizeof(((struct vnet_pair_stats *)0)->rx_handoffs),
-                   _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_notifications", offsetof(struct vnet_pair_stats, rx_notifications),
                         sizeof(((struct vnet_pair_stats *)0)->rx_notifications),
-                        _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_kicks", offsetof(struct vnet_pair_stats, rx_kicks),
                 sizeof(((struct vnet_pair_stats *)0)->rx_kicks),
-                _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_drop_overruns", offsetof(struct vnet_pair_stats, rx_drop_overruns),
                         sizeof(((struct vnet_pair_stats *)0)->rx_drop_overruns),
-                        _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_drop_too_big", offsetof(struct vnet_pair_stats, rx_drop_too_big),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_too_big),
-                       _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_drop_bad_buffer", offsetof(struct vnet_pair_stats, rx_drop_bad_buffer),
                           sizeof(((struct vnet_pair_stats *)0)->rx_drop_bad_buffer),
-                          _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_drop_queue_off", offsetof(struct vnet_pair_stats, rx_drop_queue_off),
                          sizeof(((struct vnet_pair_stats *)0)->rx_drop_queue_off),
-                         _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_drop_handoff", offsetof(struct vnet_pair_stats, rx_drop_handoff),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_handoff),
-                       _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_drop_filtered", offsetof(struct vnet_pair_stats, rx_drop_filtered),
                         sizeof(((struct vnet_pair_stats *)0)->rx_drop_filtered),
-                        _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_drop_port", offsetof(struct vnet_pair_stats, rx_drop_port),
                     sizeof(((struct vnet_pair_stats *)0)->rx_drop_port),
-                    _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_drop_offload", offsetof(struct vnet_pair_stats, rx_drop_offload),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_offload),
-                       _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_drop_mtu", offsetof(struct vnet_pair_stats, rx_drop_mtu),
                    sizeof(((struct vnet_pair_stats *)0)->rx_drop_mtu),
-                   _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_csum_completed", offsetof(struct vnet_pair_stats, rx_csum_completed),
                          sizeof(((struct vnet_pair_stats *)0)->rx_csum_completed),
-                         _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "tx_packets", offsetof(struct vnet_pair_stats, tx_packets),
                   sizeof(((struct vnet_pair_stats *)0)->tx_packets),
-                  _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "tx_bytes", offsetof(struct vnet_pair_stats, tx_bytes),
                 sizeof(((struct vnet_pair_stats *)0)->tx_bytes),
-                _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "tx_notifications", offsetof(struct vnet_pair_stats, tx_notifications),
                         sizeof(((struct vnet_pair_stats *)0)->tx_notifications),
-                        _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "tx_kicks", offsetof(struct vnet_pair_stats, tx_kicks),
                 sizeof(((struct vnet_pair_stats *)0)->tx_kicks),
-                _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "tx_drop_malformed", offsetof(struct vnet_pair_stats, tx_drop_malformed),
                          sizeof(((struct vnet_pair_stats *)0)->tx_drop_malformed),
-                         _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "tx_drop_port", offsetof(struct vnet_pair_stats, tx_drop_port),
                     sizeof(((struct vnet_pair_stats *)0)->tx_drop_port),
-                    _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "tx_drop_queue_off", offsetof(struct vnet_pair_stats, tx_drop_queue_off),
                          sizeof(((struct vnet_pair_stats *)0)->tx_drop_queue_off),
-                         _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rings_broken", offsetof(struct vnet_pair_stats, rings_broken),
                     sizeof(((struct vnet_pair_stats *)0)->rings_broken),
-                    _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "steering", offsetof(struct vnet_policy_config, steering),
                 sizeof(((struct vnet_policy_config *)0)->steering),
-                _CFFI_OP(_CFFI_OP_NOOP, 143) },
+                _CFFI_OP(_CFFI_OP_NOOP, 150) },
   { "header_length", offsetof(struct vnet_policy_config, header_length),
                      sizeof(((struct vnet_policy_config *)0)->header_length),
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2966,13 +3099,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "guest_offloads", offsetof(struct vnet_policy_config, guest_offloads),
                       sizeof(((struct vnet_policy_config *)0)->guest_offloads),
-                      _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "host_offloads", offsetof(struct vnet_policy_config, host_offloads),
                      sizeof(((struct vnet_policy_config *)0)->host_offloads),
-                     _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "filter", offsetof(struct vnet_policy_config, filter),
               sizeof(((struct vnet_policy_config *)0)->filter),
-              _CFFI_OP(_CFFI_OP_NOOP, 135) },
+              _CFFI_OP(_CFFI_OP_NOOP, 142) },
   { "index", offsetof(struct vnet_queue_config, index),
              sizeof(((struct vnet_queue_config *)0)->index),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2981,13 +3114,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "desc_table", offsetof(struct vnet_queue_config, desc_table),
                   sizeof(((struct vnet_queue_config *)0)->desc_table),
-                  _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "avail_ring", offsetof(struct vnet_queue_config, avail_ring),
                   sizeof(((struct vnet_queue_config *)0)->avail_ring),
-                  _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "used_ring", offsetof(struct vnet_queue_config, used_ring),
                  sizeof(((struct vnet_queue_config *)0)->used_ring),
-                 _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "event_idx", offsetof(struct vnet_queue_config, event_idx),
                  sizeof(((struct vnet_queue_config *)0)->event_idx),
                  _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2996,28 +3129,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_config, avail_base),
                   sizeof(((struct vnet_queue_config *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 145) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 152) },
   { "used_base", offsetof(struct vnet_queue_config, used_base),
                  sizeof(((struct vnet_queue_config *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 145) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 152) },
   { "kick_fd", offsetof(struct vnet_queue_config, kick_fd),
                sizeof(((struct vnet_queue_config *)0)->kick_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 25) },
+               _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "call_fd", offsetof(struct vnet_queue_config, call_fd),
                sizeof(((struct vnet_queue_config *)0)->call_fd),
-               _CFFI_OP(_CFFI_OP_NOOP, 25) },
+               _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "err_fd", offsetof(struct vnet_queue_config, err_fd),
               sizeof(((struct vnet_queue_config *)0)->err_fd),
-              _CFFI_OP(_CFFI_OP_NOOP, 25) },
+              _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "disabled", offsetof(struct vnet_queue_config, disabled),
                 sizeof(((struct vnet_queue_config *)0)->disabled),
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_state, avail_base),
                   sizeof(((struct vnet_queue_state *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 145) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 152) },
   { "used_base", offsetof(struct vnet_queue_state, used_base),
                  sizeof(((struct vnet_queue_state *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 145) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 152) },
   { "broken", offsetof(struct vnet_queue_state, broken),
               sizeof(((struct vnet_queue_state *)0)->broken),
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3026,19 +3159,19 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "gpa", offsetof(struct vnet_region, gpa),
            sizeof(((struct vnet_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 51) },
+           _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "size", offsetof(struct vnet_region, size),
             sizeof(((struct vnet_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 51) },
+            _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "mmap_offset", offsetof(struct vnet_region, mmap_offset),
                    sizeof(((struct vnet_region *)0)->mmap_offset),
-                   _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "fd", offsetof(struct vnet_region, fd),
           sizeof(((struct vnet_region *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 25) },
+          _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "reserved", offsetof(struct vnet_region, reserved),
                 sizeof(((struct vnet_region *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 25) },
+                _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "mode", offsetof(struct vnet_steering, mode),
             sizeof(((struct vnet_steering *)0)->mode),
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3050,75 +3183,75 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "pairs", offsetof(struct vnet_steering, pairs),
              sizeof(((struct vnet_steering *)0)->pairs),
-             _CFFI_OP(_CFFI_OP_NOOP, 145) },
+             _CFFI_OP(_CFFI_OP_NOOP, 152) },
   { "indirection_table_mask", offsetof(struct vnet_steering, indirection_table_mask),
                               sizeof(((struct vnet_steering *)0)->indirection_table_mask),
-                              _CFFI_OP(_CFFI_OP_NOOP, 145) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 152) },
   { "unclassified_queue", offsetof(struct vnet_steering, unclassified_queue),
                           sizeof(((struct vnet_steering *)0)->unclassified_queue),
-                          _CFFI_OP(_CFFI_OP_NOOP, 145) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 152) },
   { "reserved", offsetof(struct vnet_steering, reserved),
                 sizeof(((struct vnet_steering *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 145) },
+                _CFFI_OP(_CFFI_OP_NOOP, 152) },
   { "key", offsetof(struct vnet_steering, key),
            sizeof(((struct vnet_steering *)0)->key),
-           _CFFI_OP(_CFFI_OP_NOOP, 153) },
+           _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "indirection_table", offsetof(struct vnet_steering, indirection_table),
                          sizeof(((struct vnet_steering *)0)->indirection_table),
-                         _CFFI_OP(_CFFI_OP_NOOP, 146) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 153) },
   { "hash_value", offsetof(struct vnet_verdict, hash_value),
                   sizeof(((struct vnet_verdict *)0)->hash_value),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_report", offsetof(struct vnet_verdict, hash_report),
                    sizeof(((struct vnet_verdict *)0)->hash_report),
-                   _CFFI_OP(_CFFI_OP_NOOP, 145) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 152) },
   { "queue", offsetof(struct vnet_verdict, queue),
              sizeof(((struct vnet_verdict *)0)->queue),
-             _CFFI_OP(_CFFI_OP_NOOP, 145) },
+             _CFFI_OP(_CFFI_OP_NOOP, 152) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vnet_engine", 131, _CFFI_F_OPAQUE,
+  { "vnet_engine", 138, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_engine_config", 132, _CFFI_F_CHECK_FIELDS,
+  { "vnet_engine_config", 139, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 10 },
-  { "vnet_engine_info", 133, _CFFI_F_CHECK_FIELDS,
+  { "vnet_engine_info", 140, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 10, 6 },
-  { "vnet_event", 134, _CFFI_F_CHECK_FIELDS,
+  { "vnet_event", 141, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 16, 4 },
-  { "vnet_filter", 135, _CFFI_F_CHECK_FIELDS,
+  { "vnet_filter", 142, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 20, 9 },
-  { "vnet_mem", 136, _CFFI_F_OPAQUE,
+  { "vnet_mem", 143, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_pair_stats", 137, _CFFI_F_CHECK_FIELDS,
+  { "vnet_pair_stats", 144, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 29, 24 },
-  { "vnet_policy", 138, _CFFI_F_OPAQUE,
+  { "vnet_policy", 145, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_policy_config", 139, _CFFI_F_CHECK_FIELDS,
+  { "vnet_policy_config", 146, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 53, 8 },
-  { "vnet_queue_config", 140, _CFFI_F_CHECK_FIELDS,
+  { "vnet_queue_config", 147, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 61, 13 },
-  { "vnet_queue_state", 141, _CFFI_F_CHECK_FIELDS,
+  { "vnet_queue_state", 148, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 74, 4 },
-  { "vnet_region", 142, _CFFI_F_CHECK_FIELDS,
+  { "vnet_region", 149, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 78, 5 },
-  { "vnet_steering", 143, _CFFI_F_CHECK_FIELDS,
+  { "vnet_steering", 150, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 83, 9 },
-  { "vnet_verdict", 144, _CFFI_F_CHECK_FIELDS,
+  { "vnet_verdict", 151, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 92, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "vnet_break", 124, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
+  { "vnet_break", 131, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
     "VNET_BREAK_NONE,VNET_BREAK_AVAIL_INDEX,VNET_BREAK_DESC_INDEX,VNET_BREAK_DESC_LOOP,VNET_BREAK_DESC_ADDRESS,"
     "VNET_BREAK_INDIRECT,VNET_BREAK_CHAIN_TOO_LONG,VNET_BREAK_HEAD_IN_USE,VNET_BREAK_RING_ADDRESS,VNET_BREAK_COUNT" },
-  { "vnet_io", 125, _cffi_prim_int(sizeof(enum vnet_io), ((enum vnet_io)-1) <= 0),
+  { "vnet_io", 132, _cffi_prim_int(sizeof(enum vnet_io), ((enum vnet_io)-1) <= 0),
     "VNET_IO_AUTO,VNET_IO_PLAIN,VNET_IO_URING" },
-  { "vnet_port_type", 126, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
+  { "vnet_port_type", 133, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
     "VNET_PORT_TAP,VNET_PORT_PAIR,VNET_PORT_NULL" },
-  { "vnet_steering_mode", 127, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
+  { "vnet_steering_mode", 134, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
     "VNET_STEER_AUTOMATIC,VNET_STEER_RSS" },
-  { "vnet_uring_step", 128, _cffi_prim_int(sizeof(enum vnet_uring_step), ((enum vnet_uring_step)-1) <= 0),
+  { "vnet_uring_step", 135, _cffi_prim_int(sizeof(enum vnet_uring_step), ((enum vnet_uring_step)-1) <= 0),
     "VNET_URING_NONE,VNET_URING_SETUP,VNET_URING_MAP,VNET_URING_PROBE,VNET_URING_BUFFERS,VNET_URING_FILES" },
 };
 
@@ -3129,12 +3262,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  74,  /* num_globals */
+  77,  /* num_globals */
   14,  /* num_struct_unions */
   5,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  158,  /* num_types */
+  165,  /* num_types */
   0,  /* flags */
 };
 
