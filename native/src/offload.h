@@ -43,6 +43,13 @@ uint32_t vnet_offload_guest(uint64_t guest_offloads);
 /** vnet_offload_host() - CSUM and HOST_* feature bits → VNET_OFFLOAD_* */
 uint32_t vnet_offload_host(uint64_t host_offloads);
 
+/** vnet_offload_asked() - does a header ask for anything?  A clean one of one that does not is all zeros */
+static inline bool vnet_offload_asked(const struct virtio_net_hdr_v1 *header)
+{
+	return (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) ||
+	       header->gso_type != VIRTIO_NET_HDR_GSO_NONE;
+}
+
 /**
  * vnet_offload_clean() - judge a header
  * @allowed:	VNET_OFFLOAD_* it may ask for

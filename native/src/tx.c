@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * THE transmit line, transmitq → host port:
+ * THE transmit line, transmitq → host port, a batch at a time:
  *
- *   pop → check → write → push → publish
+ *   pop → copy → check → write → push → publish
  *
- * The header is copied to private memory, judged there and never passed on:
- * the host port gets one of our own making (so hash fields, num_buffers and
- * garbage of the driver end here, U-54).  The payload goes from the driver's
- * buffers to the kernel as it lies, but for the headers of a frame to be
- * segmented.
+ * A frame that fits is copied once, header and all, into one of the worker's
+ * transmit pages.  There it is judged, the header of our own making takes the
+ * place of the driver's (so hash fields, num_buffers and garbage end here,
+ * U-54), and from there it goes to the host port.  A longer one goes from the
+ * driver's buffers as it lies, behind our header and, of a frame to be
+ * segmented, a copy of its first bytes: what the kernel sees of those is what
+ * was looked at.
+ *
+ * Frames leave in the order of their chains.  Where the host port is full, the
+ * chains behind are given back to the ring.
  *
  * Every chain popped is counted once, in tx_packets or a tx_drop_*, and comes
  * back with len 0: nothing was written into it.
@@ -22,80 +27,81 @@
 #include "parse.h"
 #include "stats.h"
 
-#define PIECES_MAX 1024 /* IOV_MAX */
+#define PIECES_MAX 1024u /* IOV_MAX */
+
+/* An outcome that is no errno of a host port. */
+#define MALFORMED INT32_MIN
+
+static_assert(VNET_BATCH <= VNET_POP_MAX, "a batch is one burst");
+static_assert(VNET_TX_PAGE >= sizeof(struct virtio_net_hdr_v1_hash) + VNET_OFFLOAD_HEAD,
+	      "what is judged fits a page");
 
 /*
  * Two pieces made one.  A frame of VNET_FRAME_MAX bytes in so many pieces has a pair of
  * neighbours this small: were every second pair larger, it would be longer than that.
+ * It is alone in its batch, for all its pieces are in hand.
  */
 static_assert((uint64_t)(PIECES_MAX / 2) * (VNET_BOUNCE + 1) > VNET_FRAME_MAX, "VNET_BOUNCE");
 
-static int join_two(struct vnet_scratch *s, int count)
+static uint32_t join_two(struct vnet_tx_batch *b, struct iovec *iov, uint32_t count)
 {
-	for (int i = 1; i + 1 < count; i++) {
-		size_t size = s->send[i].iov_len + s->send[i + 1].iov_len;
+	for (uint32_t i = 1; i + 1 < count; i++) {
+		size_t size = iov[i].iov_len + iov[i + 1].iov_len;
 
-		if (size > sizeof(s->bounce))
+		if (size > sizeof(b->bounce))
 			continue;
-		vnet_mem_read(&s->send[i], 0, s->bounce, (uint32_t)size);
-		s->send[i] = (struct iovec){ s->bounce, size };
-		memmove(&s->send[i + 1], &s->send[i + 2],
-			(size_t)(count - i - 2) * sizeof(s->send[0]));
+		vnet_mem_read(&iov[i], 0, b->bounce, (uint32_t)size);
+		iov[i] = (struct iovec){ b->bounce, size };
+		memmove(&iov[i + 1], &iov[i + 2], (count - i - 2) * sizeof(*iov));
 		return count - 1;
 	}
 	return count;
 }
 
-/*
- * What goes to the host port: our header with the bytes of the frame that were
- * judged, then the chain's pieces behind them, wherever the driver cut it
- * (VIO-SPL-01).
- */
-static int assemble(struct vnet_scratch *s, const struct vnet_chain *chain, uint32_t header,
-		    uint32_t judged)
+/* @front, then the chain's pieces from @skip bytes on, wherever the driver cut it (VIO-SPL-01). */
+static void assemble(struct vnet_worker *w, const struct vnet_chain *chain, struct iovec front,
+		     uint32_t skip)
 {
-	uint32_t skip = header + judged;
-	int count = 1;
+	struct vnet_tx_batch *b = &w->scratch.tx;
+	struct iovec *iov = &b->iov[b->iov_count];
+	uint32_t count = 1;
 
-	s->send[0] = (struct iovec){ &s->front, sizeof(s->front.header) + judged };
+	iov[0] = front;
 	for (uint32_t i = 0; i < chain->readable; i++) {
-		struct iovec piece = s->pieces.iov[chain->first + i];
+		struct iovec piece = w->scratch.pieces.iov[chain->first + i];
 
 		if (skip >= piece.iov_len) {
 			skip -= (uint32_t)piece.iov_len;
 			continue;
 		}
-		s->send[count++] =
+		iov[count++] =
 			(struct iovec){ (uint8_t *)piece.iov_base + skip, piece.iov_len - skip };
 		skip = 0;
 	}
-	return count > PIECES_MAX ? join_two(s, count) : count;
+	if (count > PIECES_MAX)
+		count = join_two(b, iov, count);
+	b->frames[b->count] = (struct vnet_tx_frame){ iov, count, false };
+	b->iov_count += count;
 }
 
 /*
- * OUR-TX-12: judge the header, and write the one for the host port.  Where it
- * asks for segments the frame's first bytes are copied, judged, and sent from
- * the copy: what the kernel sees is what was looked at.
- * Return: bytes of the frame copied; -EINVAL: refused
+ * OUR-TX-12: judge the driver's header at @from, and write the one for the host port to @to.
+ * @head:	the frame's first @head_len bytes of @len; all of these in private memory
  */
-static int judge(const struct vnet_worker *w, struct vnet_scratch *s,
-		 const struct vnet_chain *chain)
+static bool judge(const struct vnet_worker *w, const uint8_t *from, uint8_t *to,
+		  const uint8_t *head, uint32_t head_len, uint32_t len)
 {
-	uint32_t length = w->policy->header_length, frame = chain->read_bytes - length, head = 0;
-	const struct iovec *iov = &s->pieces.iov[chain->first];
-	struct virtio_net_hdr_v1 header;
+	struct virtio_net_hdr_v1 header, clean = { 0 };
 	struct vnet_flow flow;
 
-	vnet_mem_read(iov, 0, &header, sizeof(header));
-	if (header.gso_type != VIRTIO_NET_HDR_GSO_NONE) {
-		head = frame < sizeof(s->front.head) ? frame : (uint32_t)sizeof(s->front.head);
-		vnet_mem_read(iov, length, s->front.head, head);
-		vnet_parse(s->front.head, head, &flow);
-	}
-	if (!vnet_offload_clean(w->policy->tx_offloads, &header, s->front.head, head, frame, &flow,
-				&s->front.header))
-		return -EINVAL;
-	return (int)head;
+	memcpy(&header, from, sizeof(header));
+	if (header.gso_type != VIRTIO_NET_HDR_GSO_NONE)
+		vnet_parse(head, head_len, &flow);
+	if (vnet_offload_asked(&header) && !vnet_offload_clean(w->policy->tx_offloads, &header,
+							       head, head_len, len, &flow, &clean))
+		return false;
+	memcpy(to, &clean, sizeof(clean));
+	return true;
 }
 
 static bool chain_allowed(const struct vnet_worker *w, const struct vnet_chain *chain)
@@ -109,6 +115,65 @@ static bool chain_allowed(const struct vnet_worker *w, const struct vnet_chain *
 	return !VNET_GUARD(TX_FRAME_LONG, chain->read_bytes - header > VNET_FRAME_MAX);
 }
 
+static uint32_t head_of(uint32_t len)
+{
+	return len < VNET_OFFLOAD_HEAD ? len : VNET_OFFLOAD_HEAD;
+}
+
+/* The whole of it into @page; our header ends where the driver's did. */
+static bool prepare_short(struct vnet_worker *w, const struct vnet_chain *chain, uint8_t *page)
+{
+	struct vnet_tx_batch *b = &w->scratch.tx;
+	uint32_t length = w->policy->header_length, frame = chain->read_bytes - length;
+	struct iovec *iov = &b->iov[b->iov_count];
+	uint8_t *front = page + length - VNET_PORT_HDR;
+
+	vnet_mem_read(&w->scratch.pieces.iov[chain->first], 0, page, chain->read_bytes);
+	if (!judge(w, page, front, page + length, head_of(frame), frame))
+		return false;
+	*iov = (struct iovec){ front, VNET_PORT_HDR + frame };
+	b->frames[b->count] = (struct vnet_tx_frame){ iov, 1, true };
+	b->iov_count++;
+	return true;
+}
+
+/* Header and, where segments are asked for, the frame's first bytes into @page; the rest as it lies. */
+static bool prepare_long(struct vnet_worker *w, const struct vnet_chain *chain, uint8_t *page)
+{
+	uint32_t length = w->policy->header_length, frame = chain->read_bytes - length, head = 0;
+	const struct iovec *iov = &w->scratch.pieces.iov[chain->first];
+
+	vnet_mem_read(iov, 0, page, VNET_PORT_HDR);
+	if (page[offsetof(struct virtio_net_hdr_v1, gso_type)] != VIRTIO_NET_HDR_GSO_NONE) {
+		head = head_of(frame);
+		vnet_mem_read(iov, length, page + VNET_PORT_HDR, head);
+	}
+	if (!judge(w, page, page, page + VNET_PORT_HDR, head, frame))
+		return false;
+	assemble(w, chain, (struct iovec){ page, VNET_PORT_HDR + head }, length + head);
+	return true;
+}
+
+/* Make a frame of every chain that has one to give, and give those that have none their outcome. */
+static void prepare(struct vnet_worker *w, uint32_t chains)
+{
+	struct vnet_tx_batch *b = &w->scratch.tx;
+
+	b->count = b->iov_count = 0;
+	for (uint32_t i = 0; i < chains; i++) {
+		const struct vnet_chain *chain = &b->chains[i];
+		uint8_t *page = vnet_tx_page(&w->io, i);
+
+		b->outcomes[i] = MALFORMED;
+		if (vnet_chain_malformed(chain) || !chain_allowed(w, chain) ||
+		    !(chain->read_bytes <= VNET_TX_PAGE ? prepare_short(w, chain, page) :
+							  prepare_long(w, chain, page)))
+			continue;
+		b->outcomes[i] = 0;
+		b->chain_of[b->count++] = i;
+	}
+}
+
 /* Frames of a pair whose own host port queue is detached leave through another (U-12). */
 static struct vnet_port_queue *port_of(struct vnet_worker *w, struct vnet_pair *pair)
 {
@@ -120,32 +185,69 @@ static struct vnet_port_queue *port_of(struct vnet_worker *w, struct vnet_pair *
 					&w->engine->pairs[pair->index % attached].port;
 }
 
-/* Return: false if the host port is full and the chain has to wait */
-static bool transmit(struct vnet_worker *w, struct vnet_pair *pair, const struct vnet_chain *chain)
+/* Nobody waits for a port queue of somebody else: what it does not take is lost. Return: frames settled */
+static uint32_t send_frames(struct vnet_worker *w, struct vnet_pair *pair)
 {
 	struct vnet_port_queue *port = port_of(w, pair);
-	struct vnet_scratch *s = &w->scratch;
-	int judged, result;
-	struct vnet_tx_frame frame = { .iov = s->send };
+	struct vnet_tx_batch *b = &w->scratch.tx;
+	uint32_t done = 0;
 
-	judged = chain_allowed(w, chain) ? judge(w, s, chain) : -EINVAL;
-	if (judged < 0) {
-		vnet_count(&pair->stats.tx_drop_malformed, 1);
-		return true;
+	while (done < b->count) {
+		done += port->ops->send(port, &w->io, &b->frames[done], &b->results[done],
+					b->count - done);
+		if (done == b->count || port == &pair->port)
+			break;
+		b->results[done++] = -EAGAIN;
 	}
-	frame.count = (uint32_t)assemble(s, chain, w->policy->header_length, (uint32_t)judged);
-	port->ops->send(port, &w->io, &frame, &result, 1);
-	if (result == -EAGAIN && port == &pair->port)
-		return false;
-	if (result == -EFAULT)
-		vnet_mem_lose(w->mem); /* the file behind it was cut off */
-	if (result) {
-		vnet_count(&pair->stats.tx_drop_port, 1);
-		return true;
+	for (uint32_t i = 0; i < done; i++) {
+		b->outcomes[b->chain_of[i]] = b->results[i];
+		if (b->results[i] == -EFAULT)
+			vnet_mem_lose(w->mem); /* the file behind it was cut off */
 	}
-	vnet_count(&pair->stats.tx_packets, 1);
-	vnet_count(&pair->stats.tx_bytes, chain->read_bytes - w->policy->header_length);
-	return true;
+	return done;
+}
+
+/* The first @count chains of the batch are done with: back they go, each counted once. */
+static void settle(struct vnet_worker *w, struct vnet_pair *pair, uint32_t count)
+{
+	const struct vnet_tx_batch *b = &w->scratch.tx;
+	uint64_t packets = 0, bytes = 0, malformed = 0, refused = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		if (!b->outcomes[i]) {
+			packets++;
+			bytes += b->chains[i].read_bytes - w->policy->header_length;
+		} else if (b->outcomes[i] == MALFORMED) {
+			malformed++;
+		} else {
+			refused++;
+		}
+	}
+	vnet_count(&pair->stats.tx_packets, packets);
+	vnet_count(&pair->stats.tx_bytes, bytes);
+	vnet_count(&pair->stats.tx_drop_malformed, malformed);
+	vnet_count(&pair->stats.tx_drop_port, refused);
+	pair->transmitq.ops->push_burst(&pair->transmitq, b->chains, NULL, count);
+}
+
+/* Return: chains done with; fewer than @chains: the host port is full, the others are the ring's again */
+static uint32_t carry(struct vnet_worker *w, struct vnet_pair *pair, uint32_t chains)
+{
+	struct vnet_tx_batch *b = &w->scratch.tx;
+	struct vnet_vring *vr = &pair->transmitq;
+	uint32_t sent, count;
+
+	if (vr->disabled) {
+		vnet_count(&pair->stats.tx_drop_queue_off, chains);
+		vr->ops->push_burst(vr, b->chains, NULL, chains);
+		return chains;
+	}
+	prepare(w, chains);
+	sent = send_frames(w, pair);
+	count = sent < b->count ? b->chain_of[sent] : chains;
+	settle(w, pair, count);
+	vr->ops->rewind(vr, &b->chains[count], chains - count);
+	return count;
 }
 
 static void finish(struct vnet_worker *w, struct vnet_pair *pair, bool was_running)
@@ -189,31 +291,24 @@ uint32_t vnet_tx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t b
 		pair->tx_armed = false;
 	}
 	while (taken < budget) {
-		struct vnet_chain chain;
+		uint32_t most = budget - taken < VNET_BATCH ? budget - taken : VNET_BATCH, done;
 		int got;
 
 		w->scratch.pieces.count = 0;
-		got = vr->ops->pop(vr, w->mem, &w->scratch.pieces, &chain);
-		if (!got)
-			break;
-		if (got == -EPIPE) {
-			pair->tx_ready = false;
+		got = vr->ops->pop_burst(vr, w->mem, &w->scratch.pieces, w->scratch.tx.chains,
+					 most);
+		if (got <= 0) {
+			pair->tx_ready = pair->tx_ready && !got;
 			break;
 		}
-		taken++;
-		if (vr->disabled) {
-			vnet_count(&pair->stats.tx_drop_queue_off, 1);
-		} else if (got == -EBADMSG) {
-			vnet_count(&pair->stats.tx_drop_malformed, 1);
-		} else if (!transmit(w, pair, &chain)) {
-			vr->ops->rewind(vr, &chain, 1);
+		done = carry(w, pair, (uint32_t)got);
+		taken += done;
+		if (done < (uint32_t)got) {
 			pair->tx_ready = false;
 			pair->tx_waits = true;
-			taken--;
 			vnet_worker_update_port(pair);
 			break;
 		}
-		vr->ops->push(vr, chain.head, 0);
 	}
 	finish(w, pair, was_running);
 	return taken;

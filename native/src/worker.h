@@ -71,16 +71,24 @@ struct vnet_command {
 
 #define VNET_BOUNCE 128u /* two small pieces of a frame being sent, made one */
 
+/* The frames being sent. */
+struct vnet_tx_batch {
+	struct vnet_chain chains[VNET_BATCH];
+	int32_t outcomes[VNET_BATCH]; /* of each chain: 0 sent, -errno dropped */
+	struct vnet_tx_frame frames[VNET_BATCH];
+	uint32_t chain_of[VNET_BATCH]; /* frame → chain */
+	int32_t results[VNET_BATCH];
+	uint32_t count; /* frames */
+	struct iovec iov[VNET_CHAIN_MAX + VNET_BATCH];
+	uint32_t iov_count;
+	uint8_t bounce[VNET_BOUNCE];
+};
+
 /* Chains reserved for the frame being placed, and the pieces they consist of. */
 struct vnet_scratch {
 	struct vnet_pieces pieces;
 	struct vnet_chain chains[VNET_CHAIN_MAX];
-	struct iovec send[VNET_CHAIN_MAX + 1];
-	struct {
-		struct virtio_net_hdr_v1 header;
-		uint8_t head[VNET_OFFLOAD_HEAD];
-	} front; /* of the frame being sent: one piece, so nothing may lie between */
-	uint8_t bounce[VNET_BOUNCE];
+	struct vnet_tx_batch tx;
 };
 
 struct vnet_worker {
