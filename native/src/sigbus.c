@@ -49,6 +49,7 @@ static _Atomic uint32_t latest;
 #define SIGNAL_SAFE_TLS _Thread_local __attribute__((tls_model("initial-exec")))
 static SIGNAL_SAFE_TLS volatile sig_atomic_t is_worker;
 static SIGNAL_SAFE_TLS volatile sig_atomic_t passing;
+static SIGNAL_SAFE_TLS volatile uint32_t faults;
 
 static bool find(uintptr_t address, struct found *found)
 {
@@ -86,6 +87,7 @@ static bool replace(uintptr_t address)
 	if (!map_zeros(f.at, f.size) && !map_zeros(address & ~(uintptr_t)(f.page - 1), f.page))
 		return false;
 	vnet_mem_lose(f.mem);
+	faults++;
 	return true;
 }
 
@@ -190,6 +192,11 @@ void vnet_sigbus_forget(uint32_t i)
 	pthread_mutex_lock(&lock);
 	set(&entries[i], NULL, 0, 0, 0);
 	pthread_mutex_unlock(&lock);
+}
+
+uint32_t vnet_sigbus_faults(void)
+{
+	return faults;
 }
 
 void vnet_sigbus_worker(void)

@@ -46,6 +46,9 @@ int vnet_sigbus_watch(struct vnet_mem *mem, const void *at, size_t size, size_t 
 /** vnet_sigbus_forget() - before the region is unmapped */
 void vnet_sigbus_forget(uint32_t entry);
 
+/** vnet_sigbus_faults() - how often the calling thread found zeros instead of what was there */
+uint32_t vnet_sigbus_faults(void);
+
 /** vnet_sigbus_worker() - the calling thread touches guest memory */
 void vnet_sigbus_worker(void);
 

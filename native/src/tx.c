@@ -25,6 +25,7 @@
 
 #include "offload.h"
 #include "parse.h"
+#include "sigbus.h"
 #include "stats.h"
 
 #define PIECES_MAX 1024u /* IOV_MAX */
@@ -154,10 +155,14 @@ static bool prepare_long(struct vnet_worker *w, const struct vnet_chain *chain, 
 	return true;
 }
 
-/* Make a frame of every chain that has one to give, and give those that have none their outcome. */
+/*
+ * Make a frame of every chain that has one to give, and give those that have none their outcome.
+ * Where memory went away under a copy nobody knows what is whole: none of them is sent.
+ */
 static void prepare(struct vnet_worker *w, uint32_t chains)
 {
 	struct vnet_tx_batch *b = &w->scratch.tx;
+	uint32_t faults = vnet_sigbus_faults();
 
 	b->count = b->iov_count = 0;
 	for (uint32_t i = 0; i < chains; i++) {
@@ -172,6 +177,10 @@ static void prepare(struct vnet_worker *w, uint32_t chains)
 		b->outcomes[i] = 0;
 		b->chain_of[b->count++] = i;
 	}
+	if (faults == vnet_sigbus_faults())
+		return;
+	while (b->count)
+		b->outcomes[b->chain_of[--b->count]] = -EFAULT;
 }
 
 /* Frames of a pair whose own host port queue is detached leave through another (U-12). */
