@@ -194,7 +194,7 @@ static struct vnet_port_queue *port_of(struct vnet_worker *w, struct vnet_pair *
 					&w->engine->pairs[pair->index % attached].port;
 }
 
-/* Nobody waits for a port queue of somebody else: what it does not take is lost. Return: frames settled */
+/* Nobody waits for a port queue of somebody else: what it does not take is lost. Return: frames done with */
 static uint32_t send_frames(struct vnet_worker *w, struct vnet_pair *pair)
 {
 	struct vnet_port_queue *port = port_of(w, pair);
@@ -204,9 +204,10 @@ static uint32_t send_frames(struct vnet_worker *w, struct vnet_pair *pair)
 	while (done < b->count) {
 		done += port->ops->send(port, &w->io, &b->frames[done], &b->results[done],
 					b->count - done);
-		if (done == b->count || port == &pair->port)
+		if (b->results[done - 1] == -EAGAIN && port == &pair->port) {
+			done--;
 			break;
-		b->results[done++] = -EAGAIN;
+		}
 	}
 	for (uint32_t i = 0; i < done; i++) {
 		b->outcomes[b->chain_of[i]] = b->results[i];
