@@ -6,7 +6,9 @@
  *
  *	wakeups --tap NAME --seconds S --device-cpu N	a device of our own: the least a
  *							device can do in as many wake-ups
- *	wakeups --tap NAME --seconds S --socket PATH	the device that listens there
+ *	wakeups --tap NAME --seconds S --socket PATH	the device that listens there; with
+ *							--stay 1 the front-end stays
+ *							connected until it is ended
  *
  * The sender and the driver are this one thread, so a round trip has four
  * wake-ups: tap → device → call → driver → kick → device → socket → sender.
@@ -33,6 +35,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "vhost_front.h"
 
 #define ETHERTYPE 0x88b5 /* IEEE 802, local experiments */
 #define FRAME 64u
@@ -182,6 +186,33 @@ static void serve_exchange(void *context)
 	ring_bell(x->kick);
 }
 
+/* The device of somebody else. */
+
+static void serve_rings(void *context)
+{
+	struct vhost_front *f = context;
+	struct ring *rx = &f->rx[0], *tx = &f->tx[0];
+	struct ring_elem elem, gone[8];
+
+	do {
+		ring_calls(rx, false);
+		while (ring_reap(rx, &elem, 1)) {
+			const uint32_t id = tx->offered & (uint32_t)(tx->size - 1);
+			uint8_t *frame = ring_buffer(tx, id);
+
+			memcpy(frame, ring_buffer(rx, elem.id), elem.len);
+			memset(frame, 0, f->header);
+			frame[elem.len - 1] = ANSWERS;
+			ring_reap(tx, gone, 8);
+			ring_offer(tx, id, elem.len);
+			ring_publish(tx);
+			ring_offer(rx, elem.id, rx->room);
+			ring_publish(rx);
+		}
+		ring_calls(rx, true);
+	} while (ring_ready(rx));
+}
+
 /* The sender. */
 
 static int open_socket(const char *tap)
@@ -266,6 +297,7 @@ static void measure(const char *tap, const struct driver *driver, double seconds
 	qsort(trips, count, sizeof(*trips), by_value);
 	printf("{\"p50_us\": %.3f, \"p99_us\": %.3f, \"rounds\": %u, \"lost\": %u}\n",
 	       (double)trips[count / 2], (double)trips[(uint64_t)count * 99 / 100], count, lost);
+	fflush(stdout);
 	free(trips);
 	close(sender);
 }
@@ -275,6 +307,7 @@ int main(int argc, char **argv)
 	const char *tap = NULL, *path = NULL;
 	double seconds = 1;
 	int device_cpu = 0;
+	bool stays = false;
 
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (!strcmp(argv[i], "--tap"))
@@ -285,15 +318,32 @@ int main(int argc, char **argv)
 			device_cpu = atoi(argv[i + 1]);
 		else if (!strcmp(argv[i], "--socket"))
 			path = argv[i + 1];
+		else if (!strcmp(argv[i], "--stay"))
+			stays = atoi(argv[i + 1]);
 	}
 	if (!tap) {
 		fprintf(stderr,
 			"wakeups: --tap NAME (--socket PATH | --device-cpu N) [--seconds S]\n");
 		return 1;
 	}
-	(void)path;
-	struct exchange *x = start_device(tap, device_cpu);
+	if (path) {
+		static struct vhost_front front;
 
-	measure(tap, &(struct driver){ x->call, serve_exchange, x }, seconds);
+		vhost_open(&front, &(struct vhost_config){ .path = path,
+							   .features = VIRTIO_NET_F_MRG_RXBUF |
+								       VIRTIO_F_EVENT_IDX,
+							   .pairs = 1,
+							   .size = 256,
+							   .room = ROOM,
+							   .calls = true });
+		measure(tap, &(struct driver){ front.rx[0].call_fd, serve_rings, &front }, seconds);
+		if (stays)
+			pause();
+		vhost_close(&front);
+	} else {
+		struct exchange *x = start_device(tap, device_cpu);
+
+		measure(tap, &(struct driver){ x->call, serve_exchange, x }, seconds);
+	}
 	return 0;
 }
