@@ -146,6 +146,8 @@ int vnet_engine_create(const struct vnet_engine_config *config, struct vnet_engi
 	e->offloads = UINT32_MAX; /* nobody knows what its maker asked for */
 	e->event_fd = -1;
 	error = init(e, config);
+	if (config->info)
+		vnet_engine_info(e, config->info);
 	if (error) {
 		vnet_engine_destroy(e);
 		return error;
@@ -418,13 +420,23 @@ int vnet_engine_stats(struct vnet_engine *e, uint32_t pair, struct vnet_pair_sta
 	return 0;
 }
 
+static bool uses_uring(const struct vnet_engine *e)
+{
+	return e->workers && e->workers[0].io.uring.fd >= 0 &&
+	       e->pairs[0].port.ops == &vnet_port_tap;
+}
+
 void vnet_engine_info(const struct vnet_engine *e, struct vnet_engine_info *info)
 {
 	*info = (struct vnet_engine_info){
-		.io = VNET_IO_PLAIN,
+		.io = uses_uring(e) ? VNET_IO_URING : VNET_IO_PLAIN,
 		.poll_us = e->poll_us,
 	};
 	snprintf(info->hash_kernel, sizeof(info->hash_kernel), "%s", vnet_hash_kernel_name());
+	for (uint32_t i = 0; e->workers && i < e->worker_count && !info->uring_step; i++) {
+		info->uring_errno = (uint32_t)e->workers[i].io.refusal.error;
+		info->uring_step = e->workers[i].io.refusal.step;
+	}
 }
 
 int vnet_engine_event_fd(const struct vnet_engine *e)

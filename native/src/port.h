@@ -11,6 +11,7 @@
 #ifndef PYVNET_PORT_H
 #define PYVNET_PORT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,6 +63,7 @@ struct vnet_port_queue {
 	uint32_t index; /* of its pair; its place among the files of an io_uring */
 	bool attached;
 	bool gone;
+	_Atomic bool no_nowait; /* a batch was refused: the kernel is too old for it */
 	uint64_t credit; /* null port: frames still to make */
 	uint32_t serial; /* null port: flow of the next frame */
 };

@@ -8,8 +8,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "handoff.h"
 #include "offload.h"
+#include "port_io.h"
 #include "test_hooks.h"
 
 /* EBADFD: the interface was deleted under the fd. */
@@ -18,10 +18,9 @@ static int tap_error(int error)
 	return error == EBADFD ? -ENODEV : -error;
 }
 
-static int tap_recv(struct vnet_port_queue *pq, struct vnet_port_io *io,
-		    struct vnet_slot *const *slots, int32_t *lengths, uint32_t n)
+static int recv_each(const struct vnet_port_queue *pq, struct vnet_slot *const *slots,
+		     int32_t *lengths, uint32_t n)
 {
-	(void)io;
 	for (uint32_t i = 0; i < n; i++) {
 		ssize_t got = read(pq->fd, vnet_slot_start(slots[i]), VNET_SLOT_ROOM);
 
@@ -30,6 +29,39 @@ static int tap_recv(struct vnet_port_queue *pq, struct vnet_port_io *io,
 		lengths[i] = (int32_t)got;
 	}
 	return (int)n;
+}
+
+/* Return: as recv(); between frames there may be places where none was yet */
+static int recv_batch(struct vnet_port_queue *pq, struct vnet_port_io *io,
+		      struct vnet_slot *const *slots, int32_t *lengths, uint32_t n)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		vnet_uring_read_fixed(&io->uring, pq->index, vnet_slot_start(slots[i]),
+				      VNET_SLOT_ROOM, i);
+	vnet_uring_run(&io->uring, lengths, n);
+	for (uint32_t i = 0; i < n; i++) {
+		if (lengths[i] >= 0)
+			count = i + 1;
+		else
+			lengths[i] = lengths[i] == -EBADFD ? -ENODEV : lengths[i];
+	}
+	return count ? (int)count : lengths[0];
+}
+
+static int tap_recv(struct vnet_port_queue *pq, struct vnet_port_io *io,
+		    struct vnet_slot *const *slots, int32_t *lengths, uint32_t n)
+{
+	int got;
+
+	if (!vnet_port_io_batches(io, n) || pq->no_nowait)
+		return recv_each(pq, slots, lengths, n);
+	got = recv_batch(pq, io, slots, lengths, n);
+	if (got != -EOPNOTSUPP)
+		return got;
+	pq->no_nowait = true; /* before Linux 5.10 a tap knows no RWF_NOWAIT */
+	return recv_each(pq, slots, lengths, n);
 }
 
 static int send_one(const struct vnet_port_queue *pq, const struct vnet_tx_frame *frame)

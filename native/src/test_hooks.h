@@ -76,6 +76,8 @@ enum vnet_fail_site {
 	VNET_FAIL_PORT_SEND,
 	VNET_FAIL_PORT_ATTACH,
 	VNET_FAIL_PORT_OFFLOADS,
+	VNET_FAIL_URING, /* making and registering */
+	VNET_FAIL_URING_ENTER, /* running a batch */
 	VNET_FAIL_COUNT,
 };
 

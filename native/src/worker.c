@@ -319,6 +319,21 @@ static int start_thread(struct vnet_worker *w, int cpu)
 	return -error;
 }
 
+/* Every worker may have to send on any queue (U-12). */
+static int init_io(struct vnet_worker *w)
+{
+	const struct vnet_engine *e = w->engine;
+	enum vnet_io wanted = (enum vnet_io)e->io;
+	int fds[VNET_MAX_PAIRS];
+
+	for (uint32_t i = 0; i < e->port_count; i++)
+		fds[i] = e->pairs[i].port.fd;
+	/* Other ports gain nothing by it. */
+	if (wanted == VNET_IO_AUTO && e->pairs[0].port.ops != &vnet_port_tap)
+		wanted = VNET_IO_PLAIN;
+	return vnet_port_io_init(&w->io, fds, e->port_count, wanted);
+}
+
 int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number,
 		     uint32_t inbound, int cpu)
 {
@@ -335,7 +350,7 @@ int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t
 		return errno ? -errno : -EMFILE;
 	error = vnet_queue_init(&w->inbound, inbound);
 	if (!error)
-		error = vnet_port_io_init(&w->io);
+		error = init_io(w);
 	if (!error)
 		error = watch(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, EPOLLIN,
 			      token(SOURCE_WAKE, 0));

@@ -65,6 +65,8 @@ enum vnet_io {
 
 #define VNET_POLL_US_MAX 1000000000u
 
+struct vnet_engine_info;
+
 struct vnet_engine_config {
 	uint32_t pairs;   /* queue pairs the device has, 1 … VNET_MAX_PAIRS */
 	uint32_t workers; /* threads, 1 … pairs */
@@ -77,6 +79,8 @@ struct vnet_engine_config {
 	uint32_t
 		pin_guest_memory; /* guest memory may be registered with the kernel, which pins it */
 	const int32_t *worker_cpus; /* NULL, or one per worker: its CPU, -1 any */
+	struct vnet_engine_info
+		*info; /* NULL, or filled once it is known, by an engine that cannot be made too */
 };
 
 /* What the engine made of its configuration. */

@@ -2674,6 +2674,7 @@ static void _cffi_checkfld_struct_vnet_engine_config(struct vnet_engine_config *
   (void)((p->poll_us) | 0);  /* check that 'struct vnet_engine_config.poll_us' is an integer */
   (void)((p->pin_guest_memory) | 0);  /* check that 'struct vnet_engine_config.pin_guest_memory' is an integer */
   { int32_t const * *tmp = &p->worker_cpus; (void)tmp; }
+  { struct vnet_engine_info * *tmp = &p->info; (void)tmp; }
 }
 struct _cffi_align_struct_vnet_engine_config { char x; struct vnet_engine_config y; };
 
@@ -2953,6 +2954,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "worker_cpus", offsetof(struct vnet_engine_config, worker_cpus),
                    sizeof(((struct vnet_engine_config *)0)->worker_cpus),
                    _CFFI_OP(_CFFI_OP_NOOP, 136) },
+  { "info", offsetof(struct vnet_engine_config, info),
+            sizeof(((struct vnet_engine_config *)0)->info),
+            _CFFI_OP(_CFFI_OP_NOOP, 113) },
   { "io", offsetof(struct vnet_engine_info, io),
           sizeof(((struct vnet_engine_info *)0)->io),
           _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3214,31 +3218,31 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
   { "vnet_engine", 138, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_engine_config", 139, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 10 },
+    sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 11 },
   { "vnet_engine_info", 140, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 10, 6 },
+    sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 11, 6 },
   { "vnet_event", 141, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 16, 4 },
+    sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 17, 4 },
   { "vnet_filter", 142, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 20, 9 },
+    sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 21, 9 },
   { "vnet_mem", 143, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_pair_stats", 144, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 29, 24 },
+    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 30, 24 },
   { "vnet_policy", 145, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_policy_config", 146, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 53, 8 },
+    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 54, 8 },
   { "vnet_queue_config", 147, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 61, 13 },
+    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 62, 13 },
   { "vnet_queue_state", 148, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 74, 4 },
+    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 75, 4 },
   { "vnet_region", 149, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 78, 5 },
+    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 79, 5 },
   { "vnet_steering", 150, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 83, 9 },
+    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 84, 9 },
   { "vnet_verdict", 151, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 92, 3 },
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 93, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from pyvnet.errors import UsageError
+from pyvnet.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,6 +102,11 @@ class EngineInfo:
     poll_us: int
     pinned: bool
     hash_kernel: str
+
+    def check_uring(self) -> None:
+        """Raises HostError if io_uring was refused."""
+        if self.io_reason:
+            raise HostError(f"io_uring is not to be had: {self.io_reason}", cure=self.io_cure)
 
     @classmethod
     def of(cls, raw: Any, hash_kernel: str) -> EngineInfo:

@@ -107,6 +107,7 @@ class Engine:
         raw.handoff_slots = handoff_slots
         raw.io, raw.poll_us = IO_METHODS.index(wanted.io), wanted.poll_us
         raw.pin_guest_memory, raw.worker_cpus = wanted.pin_guest_memory, cpus
+        raw.info = info = ffi.new("struct vnet_engine_info *")
         out = ffi.new("struct vnet_engine **")
         result = lib.vnet_engine_create(raw, out)
         if result == -errno.EINVAL:
@@ -115,6 +116,8 @@ class Engine:
                 f"{len(port_fds)} host port queues cannot be made; "
                 f"pairs go from 1 to {lib.VNET_MAX_PAIRS}, the others from 1 to pairs"
             )
+        if result and wanted.io == "uring":
+            EngineInfo.of(info, "").check_uring()
         check(result, "cannot start the engine")
         self._cdata = out[0]
         # Reused for every control command; allocated once.
