@@ -64,6 +64,8 @@ struct vnet_port_queue {
 	bool attached;
 	bool gone;
 	_Atomic bool no_nowait; /* a batch was refused: the kernel is too old for it */
+	_Atomic bool room_known; /* tap: its send buffer was looked at */
+	_Atomic bool sends_each; /* tap: it may be full, so frames are sent one by one */
 	uint64_t credit; /* null port: frames still to make */
 	uint32_t serial; /* null port: flow of the next frame */
 };

@@ -3,14 +3,20 @@
 #include "port.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "offload.h"
 #include "port_io.h"
 #include "test_hooks.h"
+
+/* How long the rest of a batch is waited for, once in a tap queue's life. */
+#define LATE_TRIES 100
+#define LATE_MS 1
 
 /* EBADFD: the interface was deleted under the fd. */
 static int tap_error(int error)
@@ -71,16 +77,109 @@ static int send_one(const struct vnet_port_queue *pq, const struct vnet_tx_frame
 	return writev(pq->fd, frame->iov, (int)frame->count) < 0 ? tap_error(errno) : 0;
 }
 
-static uint32_t tap_send(struct vnet_port_queue *pq, struct vnet_port_io *io,
-			 const struct vnet_tx_frame *frames, int32_t *results, uint32_t n)
+static uint32_t send_each(const struct vnet_port_queue *pq, const struct vnet_tx_frame *frames,
+			  int32_t *results, uint32_t n)
 {
-	(void)io;
 	for (uint32_t i = 0; i < n; i++) {
 		results[i] = send_one(pq, &frames[i]);
 		if (results[i] == -EAGAIN)
 			return i + 1;
 	}
 	return n;
+}
+
+/*
+ * A tap whose send buffer has an end is sent frame by frame: a batch does not
+ * stop at the frame that found no room, and those behind it would overtake it.
+ */
+static bool may_fill(const struct vnet_port_queue *pq)
+{
+	int room;
+
+	return ioctl(pq->fd, TUNGETSNDBUF, &room) || room != INT_MAX;
+}
+
+/*
+ * Somebody gave the tap a buffer with an end, just now: frames of this one batch
+ * went out around those that found no room, which follow them.
+ */
+static void send_late(const struct vnet_port_queue *pq, const struct vnet_tx_frame *frames,
+		      int32_t *results, uint32_t n)
+{
+	struct pollfd writable = { .fd = pq->fd, .events = POLLOUT };
+	int tries = LATE_TRIES;
+
+	for (uint32_t i = 0; i < n; i++) {
+		while (results[i] == -EAGAIN && tries-- && poll(&writable, 1, LATE_MS) >= 0)
+			results[i] = send_one(pq, &frames[i]);
+		if (results[i] == -EAGAIN)
+			results[i] = -ENOBUFS;
+	}
+}
+
+static void run_batch(struct vnet_port_queue *pq, struct vnet_port_io *io,
+		      const struct vnet_tx_frame *frames, int32_t *results, uint32_t n)
+{
+	uint32_t failing = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct iovec *iov = frames[i].iov;
+
+		if (VNET_FAILS(VNET_FAIL_PORT_SEND))
+			failing |= 1u << i;
+		else if (frames[i].registered)
+			vnet_uring_write_fixed(&io->uring, pq->index, iov->iov_base,
+					       (uint32_t)iov->iov_len, i);
+		else
+			vnet_uring_writev(&io->uring, pq->index, iov, frames[i].count, i);
+	}
+	vnet_uring_run(&io->uring, results, n);
+	for (uint32_t i = 0; i < n; i++) {
+		if (failing >> i & 1)
+			results[i] = -EIO;
+		else if (results[i] >= 0)
+			results[i] = 0;
+		else if (results[i] == -EBADFD)
+			results[i] = -ENODEV;
+	}
+}
+
+static uint32_t send_batch(struct vnet_port_queue *pq, struct vnet_port_io *io,
+			   const struct vnet_tx_frame *frames, int32_t *results, uint32_t n)
+{
+	uint32_t first = n, done = 0;
+
+	run_batch(pq, io, frames, results, n);
+	for (uint32_t i = 0; i < n; i++) {
+		if (results[i] != -EAGAIN)
+			done = i + 1;
+		else if (first == n)
+			first = i;
+	}
+	if (first == n)
+		return n;
+	pq->sends_each = true;
+	send_late(pq, &frames[first], &results[first], done > first ? done - first : 0);
+	return done < n ? (done > first ? done : first) + 1 : n;
+}
+
+static uint32_t tap_send(struct vnet_port_queue *pq, struct vnet_port_io *io,
+			 const struct vnet_tx_frame *frames, int32_t *results, uint32_t n)
+{
+	uint32_t done;
+
+	if (!vnet_port_io_batches(io, n) || pq->sends_each || pq->no_nowait)
+		return send_each(pq, frames, results, n);
+	if (!pq->room_known) {
+		pq->room_known = true;
+		pq->sends_each = may_fill(pq);
+		return tap_send(pq, io, frames, results, n);
+	}
+	done = send_batch(pq, io, frames, results, n);
+	if (results[0] != -EOPNOTSUPP)
+		return done;
+	pq->no_nowait = true; /* as in tap_recv(): none was sent */
+	return send_each(pq, frames, results, n);
 }
 
 /*
