@@ -149,7 +149,7 @@ tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
 
 # Programs of bench/c: each is one file, with headers next to it.  Those that link DPDK, and
 # those that link the C core, are listed; a name of each may stand in both.
-BENCH_DPDK :=
+BENCH_DPDK := dpdk_frontend
 BENCH_CORE := patch
 BENCH_C := $(patsubst bench/c/%.c,%,$(sort $(wildcard bench/c/*.c)))
 BENCH_HEADERS := $(sort $(wildcard bench/c/*.h))

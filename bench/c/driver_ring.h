@@ -62,6 +62,7 @@ struct ring {
 	uint16_t published; /* what the device was shown */
 	uint16_t reaped;    /* next entry of the used ring */
 	uint16_t desc_flags;
+	uint16_t fresh; /* buffers from here on were never offered by ring_free() */
 	bool event_idx;
 	uint64_t kicks; /* how often the device had to be woken */
 	int kick_fd;
@@ -189,6 +190,20 @@ static inline uint32_t ring_reap(struct ring *r, struct ring_elem *out, uint32_t
 		out[i] = r->used_ring[(uint16_t)(r->reaped + i) & (r->size - 1)];
 	r->reaped = (uint16_t)(r->reaped + n);
 	return n;
+}
+
+/*
+ * ring_free() - up to `max` buffers to send with: those never used, then what came back.
+ *
+ * For a ring whose buffers all went out this way.  Return: how many.
+ */
+static inline uint32_t ring_free(struct ring *r, struct ring_elem *out, uint32_t max)
+{
+	uint32_t n = 0;
+
+	while (r->fresh < r->size && n < max)
+		out[n++].id = r->fresh++;
+	return n ? n : ring_reap(r, out, max);
 }
 
 /* Line up buffer `id` with `len` bytes (of a receiveq: its room); not seen by the device yet. */

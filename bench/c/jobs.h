@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What front-ends are measured with, whoever drives the rings: send as much as
+ * goes, drain what comes (with a source of frames in the same loop, or
+ * without), and round trips.  Each prints one JSON object.
+ */
+#ifndef BENCH_JOBS_H
+#define BENCH_JOBS_H
+
+#include "measure.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/udp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define JOB_BATCH 32u
+#define FRAME_BYTES 64u
+#define FRAME_UDP_DATA (FRAME_BYTES - 42u)
+#define GUEST_ADDRESS 0xc6336402u /* 198.51.100.2, RFC 5737; the tap has .1 */
+#define HOST_ADDRESS 0xc6336401u
+#define WARM_UP_NS 200000000u
+#define SOURCE_SEGMENTS 64u
+#define ROUND_TRIPS_MAX 4000000u
+#define LOST_NS 20000000u
+
+static const uint8_t guest_mac[6] = { 2, 0, 0, 0, 0x64, 2 };
+
+/* A port of the guest. */
+struct nic {
+	void *self;
+	/* Send up to `n` copies of `frame`; return how many were taken. */
+	uint32_t (*send)(void *self, const uint8_t *frame, uint32_t bytes, uint32_t n);
+	/* Take what came, give the buffers back; return how many frames. The last one's first
+	 * bytes go to `last` (LAST_BYTES) unless that is NULL. */
+	uint32_t (*drain)(void *self, uint8_t *last);
+};
+
+#define LAST_BYTES 48u
+
+struct job {
+	const char *name;      /* tx, rx, rtt */
+	const char *interface; /* the tap, or NULL */
+	double seconds;
+	uint32_t window;  /* rx: frames on their way at most, or 0: flood */
+	uint32_t pause_us; /* rtt: between round trips */
+};
+
+/* Ones' complement sum of big-endian words. */
+static inline uint16_t frame_checksum(const uint8_t *bytes, size_t n)
+{
+	uint32_t sum = 0;
+
+	for (size_t i = 0; i + 1 < n; i += 2)
+		sum += (uint32_t)(bytes[i] << 8 | bytes[i + 1]);
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)~sum;
+}
+
+static inline void frame_put16(uint8_t *at, uint32_t value)
+{
+	at[0] = (uint8_t)(value >> 8);
+	at[1] = (uint8_t)value;
+}
+
+static inline void frame_put32(uint8_t *at, uint32_t value)
+{
+	frame_put16(at, value >> 16);
+	frame_put16(at + 2, value);
+}
+
+/* Ethernet and IPv4 of a frame from guest to host. */
+static inline void frame_ipv4(uint8_t *frame, const uint8_t *destination, uint8_t protocol)
+{
+	memset(frame, 0, FRAME_BYTES);
+	memcpy(frame, destination, 6);
+	memcpy(frame + 6, guest_mac, 6);
+	frame_put16(frame + 12, 0x0800);
+	frame[14] = 0x45;
+	frame_put16(frame + 16, FRAME_BYTES - 14);
+	frame[22] = 64;
+	frame[23] = protocol;
+	frame_put32(frame + 26, GUEST_ADDRESS);
+	frame_put32(frame + 30, HOST_ADDRESS);
+	frame_put16(frame + 24, frame_checksum(frame + 14, 20));
+}
+
+static inline void frame_udp(uint8_t *frame)
+{
+	static const uint8_t nobody[6] = { 2, 0, 0, 0, 0x64, 9 };
+
+	frame_ipv4(frame, nobody, 17);
+	frame_put16(frame + 34, 4242);
+	frame_put16(frame + 36, 9);
+	frame_put16(frame + 38, FRAME_BYTES - 34);
+}
+
+static inline void frame_echo_request(uint8_t *frame, const uint8_t *destination, uint32_t number)
+{
+	frame_ipv4(frame, destination, 1);
+	frame[34] = 8;
+	frame_put16(frame + 38, 4242);
+	frame_put16(frame + 40, number & 0xffff);
+	frame_put16(frame + 36, frame_checksum(frame + 34, FRAME_BYTES - 34));
+}
+
+/* Is it the host's answer to that one? */
+static inline bool frame_is_reply(const uint8_t *frame, uint32_t number)
+{
+	return frame[12] == 8 && frame[13] == 0 && frame[23] == 1 && frame[34] == 0 &&
+	       (uint32_t)(frame[40] << 8 | frame[41]) == (number & 0xffff);
+}
+
+/* --- a source of frames: a UDP socket whose datagrams the kernel cuts into frames --- */
+
+struct source {
+	int fd;
+	uint64_t sent;
+	uint64_t refused;
+};
+
+static inline void source_open(struct source *s, const char *interface)
+{
+	struct sockaddr_in guest = { .sin_family = AF_INET,
+				     .sin_port = htons(9),
+				     .sin_addr.s_addr = htonl(GUEST_ADDRESS) };
+	int segment = FRAME_UDP_DATA, buffer = 8 << 20;
+
+	s->sent = 0;
+	s->refused = 0;
+	s->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (s->fd < 0 ||
+	    setsockopt(s->fd, SOL_SOCKET, SO_BINDTODEVICE, interface,
+		       (socklen_t)strlen(interface)) < 0 ||
+	    setsockopt(s->fd, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)) < 0 ||
+	    connect(s->fd, (struct sockaddr *)&guest, sizeof(guest)) < 0)
+		die("no source of frames at %s: %s; it needs an address and a route to the guest",
+		    interface, strerror(errno));
+	setsockopt(s->fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof(buffer));
+}
+
+static inline void source_send(struct source *s)
+{
+	static const uint8_t data[FRAME_UDP_DATA * SOURCE_SEGMENTS];
+
+	if (send(s->fd, data, sizeof(data), 0) == (ssize_t)sizeof(data))
+		s->sent += SOURCE_SEGMENTS;
+	else
+		s->refused++;
+}
+
+/* --- jobs --- */
+
+static inline void job_tx(const struct job *job, struct nic *nic)
+{
+	uint8_t frame[FRAME_BYTES];
+	uint64_t start = now_ns(), end = start + WARM_UP_NS, frames = 0;
+	struct link_counts before = { 0 }, after = { 0 };
+	double seconds;
+
+	frame_udp(frame);
+	while (now_ns() < end)
+		nic->send(nic->self, frame, FRAME_BYTES, JOB_BATCH);
+	if (job->interface)
+		before = link_counts(job->interface);
+	start = now_ns();
+	end = start + (uint64_t)(job->seconds * 1e9);
+	while (now_ns() < end)
+		for (int i = 0; i < 8; i++)
+			frames += nic->send(nic->self, frame, FRAME_BYTES, JOB_BATCH);
+	if (job->interface)
+		after = link_counts(job->interface);
+	seconds = (double)(now_ns() - start) / 1e9;
+	printf("{\"mpps\": %.4f, \"frames\": %llu, \"seconds\": %.4f, \"tap_mpps\": %.4f, "
+	       "\"tap_dropped\": %llu}\n",
+	       (double)frames / seconds / 1e6, (unsigned long long)frames, seconds,
+	       (double)(after.rx_packets - before.rx_packets) / seconds / 1e6,
+	       after.rx_dropped - before.rx_dropped);
+}
+
+/* Drain until `end`; what the source sends and loses is its own business. */
+static inline uint64_t job_rx_until(struct nic *nic, struct source *source, uint32_t window,
+				    uint64_t end)
+{
+	uint64_t got = 0, now, last = now_ns(), base = source ? source->sent : 0;
+
+	while ((now = now_ns()) < end) {
+		uint32_t n = nic->drain(nic->self, NULL);
+
+		got += n;
+		if (n)
+			last = now;
+		if (!source)
+			continue;
+		if (window && now - last > LOST_NS) { /* what was lost does not come any more */
+			base = source->sent - got;
+			last = now;
+		}
+		if (!window || source->sent - base + SOURCE_SEGMENTS <= got + window)
+			source_send(source);
+	}
+	return got;
+}
+
+static inline void job_rx(const struct job *job, struct nic *nic)
+{
+	struct source source, *s = NULL;
+	uint64_t start, frames, sent = 0;
+	struct link_counts before = { 0 }, after = { 0 };
+	double seconds;
+
+	if (job->interface) {
+		s = &source;
+		source_open(s, job->interface);
+		before = link_counts(job->interface);
+	}
+	job_rx_until(nic, s, job->window, now_ns() + WARM_UP_NS);
+	if (s) {
+		before = link_counts(job->interface);
+		sent = s->sent;
+	}
+	start = now_ns();
+	frames = job_rx_until(nic, s, job->window, start + (uint64_t)(job->seconds * 1e9));
+	seconds = (double)(now_ns() - start) / 1e9;
+	if (s) {
+		after = link_counts(job->interface);
+		sent = s->sent - sent;
+	}
+	printf("{\"mpps\": %.4f, \"frames\": %llu, \"seconds\": %.4f, \"sent\": %llu, "
+	       "\"tap_mpps\": %.4f, \"tap_dropped\": %llu}\n",
+	       (double)frames / seconds / 1e6, (unsigned long long)frames, seconds,
+	       (unsigned long long)sent,
+	       (double)(after.tx_packets - before.tx_packets) / seconds / 1e6,
+	       after.tx_dropped - before.tx_dropped);
+	if (!frames)
+		die("no frame came");
+}
+
+static inline void job_mac(const char *interface, uint8_t *mac)
+{
+	struct ifreq request = { 0 };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	strncpy(request.ifr_name, interface, IFNAMSIZ - 1);
+	if (fd < 0 || ioctl(fd, SIOCGIFHWADDR, &request) < 0)
+		die("no interface %s: %s", interface, strerror(errno));
+	memcpy(mac, request.ifr_hwaddr.sa_data, 6);
+	close(fd);
+}
+
+/* One echo request to the host's kernel; nanoseconds until its reply, 0 if it is lost. */
+static inline uint64_t job_trip(struct nic *nic, const uint8_t *mac, uint32_t number)
+{
+	uint8_t frame[FRAME_BYTES], last[LAST_BYTES] = { 0 };
+	uint64_t start;
+
+	frame_echo_request(frame, mac, number);
+	start = now_ns();
+	while (!nic->send(nic->self, frame, FRAME_BYTES, 1))
+		;
+	for (;;) {
+		bool came = nic->drain(nic->self, last) != 0;
+		uint64_t now = now_ns();
+
+		if (came && frame_is_reply(last, number))
+			return now - start;
+		if (now - start > LOST_NS)
+			return 0;
+	}
+}
+
+static inline void job_rtt(const struct job *job, struct nic *nic)
+{
+	uint32_t *trips = calloc(ROUND_TRIPS_MAX, sizeof(*trips)), n = 0, number = 0, lost = 0;
+	uint64_t end, until;
+	uint8_t mac[6];
+
+	if (!job->interface || !trips)
+		die("round trips need --interface, the tap");
+	job_mac(job->interface, mac);
+	for (until = now_ns() + WARM_UP_NS; now_ns() < until;)
+		job_trip(nic, mac, number++);
+	for (end = now_ns() + (uint64_t)(job->seconds * 1e9); now_ns() < end;) {
+		uint64_t trip = job_trip(nic, mac, number++);
+
+		if (trip && n < ROUND_TRIPS_MAX)
+			trips[n++] = (uint32_t)trip;
+		else
+			lost++;
+		if (job->pause_us)
+			usleep(job->pause_us);
+	}
+	if (!n)
+		die("no answer from the host; has %s the address 198.51.100.1, and the guest's "
+		    "hardware address?",
+		    job->interface);
+	printf("{\"p50_us\": %.3f, ", percentile_us(trips, n, 0.5));
+	printf("\"p99_us\": %.3f, \"rounds\": %u, \"lost\": %u}\n", percentile_us(trips, n, 0.99),
+	       n, lost);
+	free(trips);
+}
+
+static inline void job_run(const struct job *job, struct nic *nic)
+{
+	if (strcmp(job->name, "tx") == 0)
+		job_tx(job, nic);
+	else if (strcmp(job->name, "rx") == 0)
+		job_rx(job, nic);
+	else if (strcmp(job->name, "rtt") == 0)
+		job_rtt(job, nic);
+	else
+		die("--job %s is none of tx, rx and rtt", job->name);
+}
+
+/* --job, --interface, --seconds, --window, --pause-us */
+static inline void job_options(struct job *job, int argc, char **argv)
+{
+	job->name = option(argc, argv, "--job", "tx");
+	job->interface = option(argc, argv, "--interface", NULL);
+	job->seconds = option_number(argc, argv, "--seconds", "1");
+	job->window = (uint32_t)option_number(argc, argv, "--window", "0");
+	job->pause_us = (uint32_t)option_number(argc, argv, "--pause-us", "0");
+}
+
+#endif
