@@ -149,12 +149,13 @@ tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
 
 # Programs of bench/c: each is one file, with headers next to it.  Those that link DPDK, and
 # those that link the C core, are listed; a name of each may stand in both.
-BENCH_DPDK := dpdk_frontend
-BENCH_CORE := patch
+BENCH_DPDK := dpdk_frontend toeplitz_dpdk
+BENCH_CORE := frame_stages patch toeplitz
 BENCH_C := $(patsubst bench/c/%.c,%,$(sort $(wildcard bench/c/*.c)))
 BENCH_HEADERS := $(sort $(wildcard bench/c/*.h))
-# DPDK's headers use instructions beyond the base line: it is built for this machine.
-BENCH_FLAGS = $(if $(filter $*,$(BENCH_DPDK)),-march=native $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)))
+# DPDK's headers use instructions beyond the base line: it is built for this machine, which has
+# the last word over pkg-config's own -march.
+BENCH_FLAGS = $(if $(filter $*,$(BENCH_DPDK)),$(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) -march=native)
 BENCH_LIBS = $(if $(filter $*,$(BENCH_DPDK)),$(shell pkg-config --libs libdpdk))
 
 .PHONY: bench-needs
