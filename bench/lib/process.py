@@ -127,14 +127,15 @@ class Process:
         Raises:
             BenchError: it failed, took too long or printed something else.
         """
-        out = self.wait(timeout)
-        try:
-            document = json.loads(out)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise self.error("did not print one JSON object")
-        return document
+        return json_object(self, self.wait(timeout))
+
+    def line(self, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """The JSON object of a program of bench/c that stays after it has printed it.
+
+        Raises:
+            BenchError: it ended or took too long.
+        """
+        return json_object(self, self.until(r"^\{.*\}$", timeout)[0])
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -177,3 +178,14 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def json_object(process: Process, text: str) -> dict[str, Any]:
+    """Raises BenchError where ``text`` is anything else."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise process.error("did not print one JSON object")
+    return document

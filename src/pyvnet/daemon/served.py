@@ -20,7 +20,7 @@ from pyvnet.errors import HostError, PyvnetError, UsageError
 from pyvnet.netdev import NetDevice, Null, PairFds, Tap, TapFds
 from pyvnet.runtime import Device
 from pyvnet.spec.features import NO_FEATURES, Feature, feature_names, missing_dependencies
-from pyvnet.transport.vhost_user.connection import Backend
+from pyvnet.transport.vhost_user.connection import MESSAGE_FDS, Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +35,8 @@ _FDS_PER_RING: Final = 6  # kick, call and err: the session's and the engine's o
 _FDS_PER_PORT_QUEUE: Final = 2
 _FDS_PER_WORKER: Final = 2  # epoll and wake
 # Listener, connection, back-end channel, controlq's kick, engine events, namespace, carrier;
-# fds of a message under way (as many as the kernel passes), and of memory regions.
-_FDS_PER_DEVICE: Final = 7 + 253 + 8
+# fds of a message under way, and of memory regions.
+_FDS_PER_DEVICE: Final = 7 + MESSAGE_FDS + 8
 
 
 class ServedDevice:

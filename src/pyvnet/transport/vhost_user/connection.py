@@ -36,8 +36,10 @@ _log = logging.getLogger("pyvnet")
 _BURST: Final = 16  # messages taken before other callbacks of the loop have their turn
 _NOTED_REFUSALS: Final = 10
 _FD_SIZE: Final = array.array("i").itemsize
-_SCM_MAX_FD: Final = 253  # more than the kernel lets through in one message
-_ANCILLARY: Final = socket.CMSG_SPACE(_SCM_MAX_FD * _FD_SIZE)
+# A memory table brings 8; what goes beyond this the kernel never installs in our process, so
+# that a front-end cannot use up the files of the others.
+MESSAGE_FDS: Final = 32
+_ANCILLARY: Final = socket.CMSG_SPACE(MESSAGE_FDS * _FD_SIZE)
 
 _GONE: Final = "it closed the connection"
 
