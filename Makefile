@@ -89,12 +89,15 @@ native-debug: $(call VARIANT,debug) ## the extension without optimisation
 demo: setup ## guest-free proof on real input
 	$(VENV)/bin/pyvnet demo
 
-# Debian packages the tests call: ip(8), testpmd, QEMU, user-mode Linux, and what guests are made of.
+# Debian packages the tests call: ip(8), testpmd, QEMU, user-mode Linux, what guests are made of, and
+# what hash kernels of other CPUs are built and run with.
 .PHONY: test-needs
 test-needs: $(GUEST_KERNEL)
 	@tools/need.sh iproute2=ip dpdk-dev=dpdk-testpmd qemu-system-x86=qemu-system-x86_64 \
 		busybox-static=busybox user-mode-linux=linux.uml ethtool=ethtool gcc=gcc \
-		'libc6-dev=/usr/lib/*/libc.a'
+		'libc6-dev=/usr/lib/*/libc.a' libsimde-dev=/usr/include/simde/x86/avx512.h \
+		qemu-user-static=qemu-aarch64-static gcc-aarch64-linux-gnu=aarch64-linux-gnu-gcc \
+		libc6-dev-arm64-cross=/usr/aarch64-linux-gnu/lib/libc.a
 
 $(GUEST_KERNEL): tools/guest_kernel.sh
 	tools/guest_kernel.sh $(@D)
@@ -245,7 +248,7 @@ fuzz-python: setup $(VENV)/.fuzz ## atheris over the targets in tests/fuzz, FUZZ
 # --- checks ---------------------------------------------------------------------
 
 CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[ch] native/fuzz/*.[ch]) \
-	$(wildcard tests/system/guest/*.c) $(wildcard bench/c/*.[ch]))
+	$(wildcard tests/system/guest/*.c tests/datapath/hash_kernels/*.c) $(wildcard bench/c/*.[ch]))
 
 .PHONY: check
 check: setup check-c gen-check ## linters, types, formatting, generated files, C warnings

@@ -80,8 +80,10 @@ void vnet_hash_reflected_key(struct vnet_toeplitz *t, const uint8_t *key);
 /* Tests build a kernel for an emulation of its instructions, where the compiler must use none. */
 #ifdef VNET_HASH_EMULATED
 #define VNET_HASH_TARGET(names)
+#define VNET_HASH_CPU_HAS(name) 1
 #else
 #define VNET_HASH_TARGET(names) __attribute__((target(names)))
+#define VNET_HASH_CPU_HAS(name) __builtin_cpu_supports(name)
 #endif
 
 #endif

@@ -10,7 +10,7 @@
 #include "pyvnet/vnet.h"
 
 const struct vnet_hash_kernel *const vnet_hash_kernels[] = {
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(VNET_HASH_EMULATED)
 	&vnet_hash_vpclmul512, &vnet_hash_vpclmul256,
 	&vnet_hash_pclmul,
 #elif defined(__aarch64__)

@@ -27,7 +27,7 @@
 
 static const char *lacks(void)
 {
-	return __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1") ?
+	return VNET_HASH_CPU_HAS("pclmul") && VNET_HASH_CPU_HAS("sse4.1") ?
 		       NULL :
 		       "the CPU has no PCLMULQDQ";
 }

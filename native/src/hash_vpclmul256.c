@@ -32,9 +32,9 @@
 
 static const char *lacks(void)
 {
-	if (!__builtin_cpu_supports("avx2"))
+	if (!VNET_HASH_CPU_HAS("avx2"))
 		return "the CPU, or its kernel, has no AVX2";
-	return __builtin_cpu_supports("vpclmulqdq") ? NULL : "the CPU has no VPCLMULQDQ";
+	return VNET_HASH_CPU_HAS("vpclmulqdq") ? NULL : "the CPU has no VPCLMULQDQ";
 }
 
 const struct vnet_hash_kernel vnet_hash_vpclmul256 = {

@@ -33,10 +33,10 @@
 
 static const char *lacks(void)
 {
-	if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-	    !__builtin_cpu_supports("avx512vl"))
+	if (!VNET_HASH_CPU_HAS("avx512f") || !VNET_HASH_CPU_HAS("avx512bw") ||
+	    !VNET_HASH_CPU_HAS("avx512vl"))
 		return "the CPU, or its kernel, has no AVX-512 (F, BW, VL)";
-	return __builtin_cpu_supports("vpclmulqdq") ? NULL : "the CPU has no VPCLMULQDQ";
+	return VNET_HASH_CPU_HAS("vpclmulqdq") ? NULL : "the CPU has no VPCLMULQDQ";
 }
 
 const struct vnet_hash_kernel vnet_hash_vpclmul512 = {

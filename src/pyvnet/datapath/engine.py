@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Self
 
+from pyvnet.datapath import hashing
 from pyvnet.datapath.config import IO_METHODS, EngineConfig, EngineInfo
 from pyvnet.datapath.native import DEFAULT, Native, check
 from pyvnet.datapath.stats import PAIR_STATS_FIELDS, PairStats
@@ -93,6 +94,7 @@ class Engine:
         native: Native = DEFAULT,
     ) -> None:
         wanted = EngineConfig() if config is None else config
+        hashing.follow_environment(native)
         self._native = native
         self._cdata: Any = None
         self.pairs = pairs

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from pyvnet.datapath import hashing
 from pyvnet.datapath.filter import PASS_ALL, Filter
 from pyvnet.datapath.native import DEFAULT, Native, check
 
@@ -55,8 +56,10 @@ class Policy:
         queues are pair numbers; ``header_length`` is 12 or 20 bytes; ``mtu`` is that of
         frames towards the driver, 0 for no limit.  ``guest_offloads`` (bits of
         CTRL_GUEST_OFFLOADS) may be delivered, ``host_offloads`` (CSUM and HOST_* feature
-        bits) may be asked for.  Raises HostError (EINVAL) for values no device may hold.
+        bits) may be asked for.  Raises HostError (EINVAL) for values no device may hold,
+        UsageError if ``PYVNET_HASH`` names a kernel that cannot be used.
         """
+        hashing.follow_environment(native)
         ffi, lib = native
         config = ffi.new("struct vnet_policy_config *")
         steering = config.steering

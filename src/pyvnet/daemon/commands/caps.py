@@ -15,6 +15,7 @@ import textwrap
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+from pyvnet.datapath import hashing
 from pyvnet.device.settings import DEFAULT_OFFER, DEFAULT_QUEUE_SIZE
 from pyvnet.netdev import host, probe
 from pyvnet.netdev.finding import YES, Finding, no
@@ -40,11 +41,6 @@ _STEERING: Final = {
     "ebpf": _LATER,
     "kernel-hash": _LATER,
     "user-program": no("not in this version", "let the driver configure RSS"),
-}
-_HASH_KERNELS: Final = {
-    "portable": YES,
-    "gfni": no("not in this version", "the portable table is used"),
-    "avx512": no("not in this version", "the portable table is used"),
 }
 _NOT_OFFERED: Final = no("not in this version", "drivers do without it")
 
@@ -90,11 +86,23 @@ def _host() -> _Tree:
     return {
         "kernel": {"system": system.sysname, "release": system.release, "machine": system.machine},
         "tap": {"create": create.as_json(), **probe.probe_tap()},
-        "cpu": {"flags": host.cpu_flags(), "hash_kernels": _findings(_HASH_KERNELS)},
+        "cpu": {
+            "flags": host.cpu_flags(),
+            "hash_kernels": _findings(_hash_kernels()),
+            "hash_kernel_used": hashing.selected(),
+        },
         "io_uring": host.io_uring().as_json(),
         "bpf": {"load_steering_program": host.bpf().as_json()},
         "capabilities": _findings(capabilities),
         "limits": host.limits(),
+    }
+
+
+def _hash_kernels() -> dict[str, Finding]:
+    hashing.follow_environment()
+    cure = f"nothing to do: {hashing.selected()} is used, which gives the same hashes"
+    return {
+        kernel.name: no(kernel.lacks, cure) if kernel.lacks else YES for kernel in hashing.kernels()
     }
 
 
