@@ -46,7 +46,9 @@ static int init_pair(struct vnet_engine *e, const struct vnet_engine_config *con
 
 	pair->index = i;
 	pair->owner = &e->workers[i % e->worker_count];
-	pair->slot = vnet_queue_take(&e->slots.free);
+	pair->rx_batch = pair->rx_chains = 1;
+	for (uint32_t j = 0; j < VNET_BATCH; j++)
+		pair->hold[j] = vnet_slot(&e->slots, i * VNET_BATCH + j);
 	pair->port.fd = -1;
 	if (i >= config->port_count)
 		return 0;
@@ -107,7 +109,7 @@ static int init(struct vnet_engine *e, const struct vnet_engine_config *config)
 		return errno ? -errno : -EMFILE;
 	error = default_policy(&e->policy);
 	if (!error)
-		error = vnet_slots_init(&e->slots, e->pair_count + moving);
+		error = vnet_slots_init(&e->slots, e->pair_count * VNET_BATCH, moving);
 	for (uint32_t i = 0; !error && i < e->pair_count; i++)
 		error = init_pair(e, config, i);
 	if (!error)

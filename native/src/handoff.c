@@ -93,14 +93,14 @@ bool vnet_queue_ready(struct vnet_queue *q)
 	return atomic_load(&q->cells[at & q->mask].sequence) == at + 1;
 }
 
-int vnet_slots_init(struct vnet_slots *slots, uint32_t count)
+int vnet_slots_init(struct vnet_slots *slots, uint32_t kept, uint32_t count)
 {
 	int error;
 
-	slots->count = count;
+	slots->count = kept + count;
 	slots->base = VNET_FAILS(VNET_FAIL_MMAP) ?
 			      MAP_FAILED :
-			      mmap(NULL, VNET_SLOT_STRIDE * count, PROT_READ | PROT_WRITE,
+			      mmap(NULL, VNET_SLOT_STRIDE * slots->count, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (slots->base == MAP_FAILED) {
 		slots->base = NULL;
@@ -108,7 +108,7 @@ int vnet_slots_init(struct vnet_slots *slots, uint32_t count)
 	}
 	error = vnet_queue_init(&slots->free, count);
 	for (uint32_t i = 0; !error && i < count; i++)
-		vnet_queue_put(&slots->free, i);
+		vnet_queue_put(&slots->free, kept + i);
 	return error;
 }
 

@@ -6,8 +6,9 @@
  * Theory
  *   Every ring has one owner.  A frame is read by the owner of the host port
  *   queue it arrived on; where steering chooses a receiveq of another worker,
- *   the slot that holds the frame is put into that worker's inbound queue and
- *   a fresh slot taken from the pool: the frame is not copied on the way.
+ *   the frame is copied into a slot from the pool, which is put into that
+ *   worker's inbound queue: what it was read into is registered with the
+ *   reader's io_uring, and needed again at once.
  *   Slots are made once, so many per worker; when none is free, or the inbound
  *   queue is full, the frame is dropped and counted (rx_drop_handoff).
  *
@@ -22,6 +23,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "port.h"
 #include "pyvnet/vnet.h"
@@ -79,14 +81,24 @@ uint32_t vnet_queue_take(struct vnet_queue *q);
 /** vnet_queue_ready() - is something in it?  Exact for its consumer, a hint for anybody else */
 bool vnet_queue_ready(struct vnet_queue *q);
 
-/** vnet_slots_init() - reserve @count slots; their pages become real when first used */
-int vnet_slots_init(struct vnet_slots *slots, uint32_t count);
+/**
+ * vnet_slots_init() - reserve slots; their pages become real when first used
+ * @kept:	the first so many belong to somebody
+ * @count:	those behind them are the pool
+ */
+int vnet_slots_init(struct vnet_slots *slots, uint32_t kept, uint32_t count);
 void vnet_slots_free(struct vnet_slots *slots);
 
 /** vnet_slot_start() - where a port's header begins, with the frame behind it: VNET_SLOT_ROOM bytes */
 static inline uint8_t *vnet_slot_start(struct vnet_slot *slot)
 {
 	return (uint8_t *)slot + offsetof(struct vnet_slot, header);
+}
+
+/** vnet_slot_copy() - a frame and all that is known of it */
+static inline void vnet_slot_copy(struct vnet_slot *to, const struct vnet_slot *from)
+{
+	memcpy(to, from, offsetof(struct vnet_slot, frame) + from->len);
 }
 
 static inline struct vnet_slot *vnet_slot(const struct vnet_slots *slots, uint32_t number)

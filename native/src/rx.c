@@ -5,15 +5,26 @@
  *   read → parse → filter → MTU → offloads → [program] → hash → steer →
  *   pop → copy → push → publish
  *
- * The frame is read into private memory: what judges it (filter, hash) must
+ * Frames go along it in batches, step by step: what one step of a frame waits
+ * for is on its way while the frames before it are looked at.  From pop on it
+ * is rx_place.c.
+ *
+ * A frame is read into private memory: what judges it (filter, hash) must
  * not look at bytes the driver can change (U-63), and the receiveq is known
  * only after the hash.  From there it is copied once, into the buffers.
+ *
+ * Slots that frames are read into are the worker's and needed again for the
+ * next batch.  A frame that has to wait is copied into the pair's own slots, in
+ * order (the *hold*, U-43), and no other is read before those are placed; one
+ * for another worker's receiveq is copied into a slot of the pool.  So batches
+ * are no longer than what the receiveq seems to have room for.
  *
  * Where frames end: every frame read is counted once, in rx_packets or in the
  * rx_drop_* that names the reason.
  */
-#include "worker.h"
+#include "rx.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -22,125 +33,6 @@
 #include "stats.h"
 
 #define VLAN_TAG 4u
-
-enum place { PLACED, NO_BUFFERS, DROPPED };
-
-/* The header of the frame as the driver negotiated it, into private memory (U-03: no old bytes). */
-static uint32_t build_header(const struct vnet_worker *w, const struct vnet_slot *slot,
-			     uint32_t buffers, struct virtio_net_hdr_v1_hash *header)
-{
-	*header = (struct virtio_net_hdr_v1_hash){
-		.v1 = slot->shown,
-		.hash_value_low = (uint16_t)slot->hash_value,
-		.hash_value_high = (uint16_t)(slot->hash_value >> 16),
-		.hash_report = slot->hash_report,
-	};
-	header->v1.num_buffers = (uint16_t)buffers;
-	return w->policy->header_length;
-}
-
-static void copy_frame(struct vnet_worker *w, const struct vnet_slot *slot, uint32_t chains)
-{
-	struct virtio_net_hdr_v1_hash header;
-	uint32_t length = build_header(w, slot, chains, &header);
-	const struct iovec *iov = w->scratch.pieces.iov;
-
-	vnet_mem_write(iov, 0, &header, length);
-	vnet_mem_write(iov, length, slot->frame, slot->len);
-}
-
-/* Every buffer but the last is filled to the brim (NET-RX-02). */
-static void push_chains(struct vnet_worker *w, struct vnet_vring *vr, uint32_t chains,
-			uint32_t need)
-{
-	for (uint32_t i = 0; i < chains; i++) {
-		const struct vnet_chain *chain = &w->scratch.chains[i];
-		uint32_t part = chain->write_bytes < need ? chain->write_bytes : need;
-
-		vr->ops->push(vr, chain->head, part);
-		need -= part;
-	}
-}
-
-/* Buffers no driver may offer: all that were popped go back with len 0, the frame is lost (U-55). */
-static enum place bad_buffer(struct vnet_worker *w, struct vnet_pair *pair, uint32_t chains)
-{
-	push_chains(w, &pair->receiveq, chains, 0);
-	vnet_count(&pair->stats.rx_drop_bad_buffer, 1);
-	return DROPPED;
-}
-
-static enum place unfit(struct vnet_worker *w, struct vnet_pair *pair, uint32_t chains)
-{
-	pair->receiveq.ops->rewind(&pair->receiveq, w->scratch.chains, chains);
-	vnet_count(&pair->stats.rx_drop_too_big, 1);
-	return DROPPED;
-}
-
-/* Is the chain just popped one that a receiveq may hold? */
-static bool usable(const struct vnet_worker *w, const struct vnet_chain *chain, uint32_t chains)
-{
-	if (VNET_GUARD(RX_DIRECTION, chain->readable))
-		return false;
-	return !VNET_GUARD(RX_HEADER_FITS,
-			   chains == 1 && chain->write_bytes < w->policy->header_length);
-}
-
-/* Reserve buffers until the frame fits, then fill and stage them: all or nothing (OUR-RX-20). */
-static enum place place(struct vnet_worker *w, struct vnet_pair *pair, const struct vnet_slot *slot)
-{
-	struct vnet_vring *vr = &pair->receiveq;
-	struct vnet_chain *chains = w->scratch.chains;
-	uint64_t need = (uint64_t)w->policy->header_length + slot->len, room = 0;
-	uint32_t n = 0;
-
-	w->scratch.pieces.count = 0;
-	while (room < need) {
-		int got;
-
-		if (n && VNET_GUARD(RX_NO_MERGE, !w->policy->merge_rx))
-			return unfit(w, pair, n);
-		if (n == VNET_CHAIN_MAX || n == vr->size)
-			return unfit(w, pair, n);
-		got = vr->ops->pop(vr, w->mem, &w->scratch.pieces, &chains[n]);
-		if (got == -EPIPE) {
-			vnet_count_shared(&pair->stats.rx_drop_queue_off, 1);
-			return DROPPED;
-		}
-		if (got == -ENOSPC)
-			return unfit(w, pair, n);
-		if (VNET_GUARD(RX_OVERRUN, !got)) {
-			vr->ops->rewind(vr, chains, n);
-			return NO_BUFFERS;
-		}
-		n++;
-		if (got == -EBADMSG || !usable(w, &chains[n - 1], n))
-			return bad_buffer(w, pair, n);
-		room += chains[n - 1].write_bytes;
-	}
-	copy_frame(w, slot, n);
-	push_chains(w, vr, n, (uint32_t)need);
-	vnet_count(&pair->stats.rx_packets, 1);
-	vnet_count(&pair->stats.rx_bytes, slot->len);
-	vnet_count(&pair->stats.rx_csum_completed, slot->csum_completed);
-	return PLACED;
-}
-
-/* Remember to publish; a ring that broke under the frame is out of reach from now on. */
-static void after_place(struct vnet_worker *w, struct vnet_pair *pair)
-{
-	if (pair->receiveq.staged_count && !pair->dirty) {
-		pair->dirty = true;
-		pair->next_dirty = w->dirty;
-		w->dirty = pair;
-	}
-	if (pair->receiveq.running)
-		return;
-	atomic_fetch_and(&w->engine->rx_active[pair->index / 64],
-			 ~(UINT64_C(1) << (pair->index % 64)));
-	vnet_count(&pair->stats.rings_broken, 1);
-	vnet_worker_ring_broke(w);
-}
 
 /*
  * In automatic mode a frame whose receiveq is off goes to another that runs
@@ -162,46 +54,110 @@ static uint32_t reachable(struct vnet_worker *w, uint32_t queue)
 	return queue;
 }
 
-/* Give the frame to the worker that owns its receiveq; the reader goes on with a fresh slot. */
-static void hand_off(struct vnet_worker *w, struct vnet_pair *from, struct vnet_pair *to)
+/* Give frames to the worker that owns their receiveq. */
+static void hand_off(struct vnet_worker *w, struct vnet_pair *to, struct vnet_slot *const *slots,
+		     uint32_t n)
 {
-	uint32_t fresh = vnet_queue_take(&w->engine->slots.free);
+	struct vnet_slots *pool = &w->engine->slots;
+	uint32_t lost = 0;
 
-	if (fresh != VNET_SLOT_NONE && vnet_queue_put(&to->owner->inbound, from->slot)) {
-		from->slot = fresh;
-		w->wake_due |= UINT64_C(1) << (to->owner->number % 64);
-		return;
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t fresh = vnet_queue_take(&pool->free);
+
+		if (fresh == VNET_SLOT_NONE) {
+			lost++;
+			continue;
+		}
+		vnet_slot_copy(vnet_slot(pool, fresh), slots[i]);
+		vnet_slot(pool, fresh)->queue = (uint16_t)to->index;
+		if (!vnet_queue_put(&to->owner->inbound, fresh)) {
+			vnet_queue_put(&pool->free, fresh);
+			lost++;
+		}
 	}
-	if (fresh != VNET_SLOT_NONE)
-		vnet_queue_put(&w->engine->slots.free, fresh);
-	vnet_count_shared(&to->stats.rx_drop_handoff, 1);
+	w->wake_due |= UINT64_C(1) << (to->owner->number % 64);
+	if (lost)
+		vnet_count_shared(&to->stats.rx_drop_handoff, lost);
 }
 
-/* Return: false if the frame stays in the slot, waiting for buffers */
-static bool deliver(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slot *slot)
+/*
+ * No buffers and nobody else to take the frames: poll the host port again once
+ * the driver kicks, unless buffers came meanwhile.
+ * @slots:	in the hold already, if anything is
+ */
+static void hold(struct vnet_pair *pair, struct vnet_slot *const *slots, uint32_t n)
+{
+	for (uint32_t i = 0, j = 0; i < n; i++) {
+		struct vnet_slot *before = pair->hold[i];
+
+		if (!pair->held) {
+			vnet_slot_copy(before, slots[i]);
+			continue;
+		}
+		while (pair->hold[j] != slots[i])
+			j++;
+		pair->hold[i] = pair->hold[j];
+		pair->hold[j] = before;
+	}
+	pair->held = n;
+	pair->rx_waits = !pair->receiveq.ops->arm(&pair->receiveq);
+	vnet_worker_update_port(pair);
+}
+
+/* Frames that find no buffers are lost. */
+static void place_all(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slot *const *slots,
+		      uint32_t n)
+{
+	uint32_t done = vnet_rx_place(w, pair, slots, n);
+
+	for (; done < n; done += vnet_rx_place(w, pair, &slots[done], n - done)) {
+		vnet_count(&pair->stats.rx_drop_overruns, 1);
+		done++;
+	}
+}
+
+/* Return: how many are done with; those behind them wait for buffers */
+static uint32_t deliver(struct vnet_worker *w, struct vnet_pair *pair, uint32_t queue,
+			struct vnet_slot *const *slots, uint32_t n)
 {
 	struct vnet_pair *to;
-	bool one_to_one;
 
-	slot->queue = (uint16_t)reachable(w, slot->queue);
-	if (VNET_GUARD(RX_QUEUE_RUNNING, slot->queue >= w->engine->pair_count ||
-						 !vnet_rx_active(w->engine, slot->queue))) {
-		vnet_count_shared(&pair->stats.rx_drop_queue_off, 1);
-		return true;
+	queue = reachable(w, queue);
+	if (VNET_GUARD(RX_QUEUE_RUNNING,
+		       queue >= w->engine->pair_count || !vnet_rx_active(w->engine, queue))) {
+		vnet_count_shared(&pair->stats.rx_drop_queue_off, n);
+		return n;
 	}
-	to = &w->engine->pairs[slot->queue];
+	to = &w->engine->pairs[queue];
 	if (to->owner != w) {
-		hand_off(w, pair, to);
-		return true;
+		hand_off(w, to, slots, n);
+		return n;
 	}
-	one_to_one = w->policy->steering.mode == VNET_STEER_AUTOMATIC && to == pair;
-	if (place(w, to, slot) == NO_BUFFERS) {
-		if (one_to_one)
-			return false;
-		vnet_count(&to->stats.rx_drop_overruns, 1);
+	if (w->policy->steering.mode == VNET_STEER_AUTOMATIC && to == pair)
+		return vnet_rx_place(w, to, slots, n);
+	place_all(w, to, slots, n);
+	return n;
+}
+
+/*
+ * Of the frames in @left, a bit each: those that go to the same receiveq as the first, in their order.
+ * Return: how many, taken out of @left
+ */
+static uint32_t next_run(struct vnet_slot *const *slots, uint64_t *left, struct vnet_slot **run)
+{
+	uint16_t queue = slots[__builtin_ctzll(*left)]->queue;
+	uint32_t count = 0;
+
+	static_assert(VNET_BATCH < 64, "a bit for each");
+	for (uint64_t rest = *left; rest; rest &= rest - 1) {
+		struct vnet_slot *slot = slots[__builtin_ctzll(rest)];
+
+		if (slot->queue != queue)
+			continue;
+		run[count++] = slot;
+		*left &= ~(rest & -rest);
 	}
-	after_place(w, to);
-	return true;
+	return count;
 }
 
 /* GSO frames are cut to size by whoever receives them, so they may be longer (NET-CFG-05, U-51). */
@@ -233,91 +189,165 @@ static bool offloads_allowed(const struct vnet_policy *policy, struct vnet_slot 
 	}
 }
 
-/* parse → filter → MTU → offloads → hash → steer. Return: may the driver see it? */
-static bool judge(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slot *slot)
+/* filter → MTU → offloads. Return: the counter of frames lost for the same reason; NULL: the driver may see it */
+static uint64_t *verdict(const struct vnet_policy *policy, struct vnet_pair_stats *stats,
+			 struct vnet_slot *slot, const struct vnet_flow *flow)
 {
-	const struct vnet_policy *policy = w->policy;
-	struct vnet_hash hash = { 0, VIRTIO_NET_HASH_REPORT_NONE };
 	struct virtio_net_hdr_v1 header;
-	struct vnet_flow flow;
 
-	vnet_parse(slot->frame, slot->len, &flow);
-	if (!vnet_filter_passes(&policy->filter, slot->frame, slot->len, &flow)) {
-		vnet_count(&pair->stats.rx_drop_filtered, 1);
-		return false;
-	}
+	if (!vnet_filter_passes(&policy->filter, slot->frame, slot->len, flow))
+		return &stats->rx_drop_filtered;
 	memcpy(&header, slot->header, sizeof(header));
-	if (VNET_GUARD(RX_MTU, too_long(policy, slot, &header, &flow))) {
-		vnet_count(&pair->stats.rx_drop_mtu, 1);
-		return false;
-	}
-	if (!offloads_allowed(policy, slot, &header, &flow)) {
-		vnet_count(&pair->stats.rx_drop_offload, 1);
-		return false;
-	}
-	if (policy->wants_hash)
-		hash = vnet_hash_flow(&policy->toeplitz, &flow);
-	slot->hash_value = hash.value;
-	slot->hash_report = hash.report;
-	slot->queue = vnet_steer(policy, hash, pair->index);
-	return true;
-}
-
-/* Return: 1 a frame is in the slot; 0 one was lost; -EAGAIN the host port has nothing more */
-static int read_frame(struct vnet_worker *w, struct vnet_pair *pair, struct vnet_slot *slot)
-{
-	int32_t n;
-	int got;
-
-	/* A detached queue may still hold a frame here; reading it would answer as if it were gone. */
-	if (!pair->port.attached)
-		return -EAGAIN;
-	got = pair->port.ops->recv(&pair->port, &w->io, &slot, &n, 1);
-	if (got == -ENODEV)
-		vnet_worker_port_gone(pair);
-	if (got < 0)
-		return -EAGAIN; /* EIO: down, EINTR: again on the next round */
-	vnet_count(&pair->stats.rx_port_frames, 1);
-	if (VNET_GUARD(RX_PORT_SHORT,
-		       n < (int)VNET_PORT_HDR || (uint32_t)n - VNET_PORT_HDR > VNET_FRAME_MAX)) {
-		vnet_count(&pair->stats.rx_drop_port, 1);
-		return 0;
-	}
-	slot->len = (uint32_t)n - (uint32_t)VNET_PORT_HDR;
-	slot->csum_completed = 0;
-	return 1;
+	if (VNET_GUARD(RX_MTU, too_long(policy, slot, &header, flow)))
+		return &stats->rx_drop_mtu;
+	if (!offloads_allowed(policy, slot, &header, flow))
+		return &stats->rx_drop_offload;
+	return NULL;
 }
 
 /*
- * No buffers and nobody else to take the frame: poll the host port again once
- * the driver kicks, unless buffers came meanwhile.
+ * parse → filter → MTU → offloads: frames the driver may not see leave the batch.
+ * Return: how many are left, with a flow each
  */
-static void wait_for_buffers(struct vnet_pair *pair)
+static uint32_t judge(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
 {
-	pair->holds_frame = true;
-	pair->rx_waits = !pair->receiveq.ops->arm(&pair->receiveq);
-	vnet_worker_update_port(pair);
+	struct vnet_rx_batch *b = &w->scratch.rx;
+	uint32_t left = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		b->frames[i] = b->slots[i]->frame;
+		b->lens[i] = b->slots[i]->len;
+	}
+	vnet_parse_batch(b->frames, b->lens, n, b->flows);
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t *drop = verdict(w->policy, &pair->stats, b->slots[i], &b->flows[i]);
+
+		if (drop) {
+			vnet_count(drop, 1);
+			continue;
+		}
+		if (left != i) {
+			b->slots[left] = b->slots[i];
+			b->flows[left] = b->flows[i];
+		}
+		left++;
+	}
+	return left;
 }
 
-static void flush(struct vnet_worker *w)
+/* hash → steer */
+static void classify(struct vnet_worker *w, const struct vnet_pair *pair, uint32_t n)
 {
-	struct vnet_engine *e = w->engine;
+	static const struct vnet_hash none = { 0, VIRTIO_NET_HASH_REPORT_NONE };
+	const struct vnet_policy *policy = w->policy;
+	struct vnet_rx_batch *b = &w->scratch.rx;
 
-	while (w->dirty) {
-		struct vnet_pair *pair = w->dirty;
+	if (policy->wants_hash)
+		vnet_hash_batch(&policy->toeplitz, b->flows, n, b->hashes);
+	for (uint32_t i = 0; i < n; i++) {
+		struct vnet_hash hash = policy->wants_hash ? b->hashes[i] : none;
 
-		w->dirty = pair->next_dirty;
-		pair->dirty = false;
-		if (pair->receiveq.ops->publish(&pair->receiveq)) {
-			vnet_vring_notify(&pair->receiveq);
-			vnet_count(&pair->stats.rx_notifications, 1);
+		b->slots[i]->hash_value = hash.value;
+		b->slots[i]->hash_report = hash.report;
+		b->slots[i]->queue = vnet_steer(policy, hash, pair->index);
+	}
+}
+
+/* A batch all the way. */
+static void process(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
+{
+	struct vnet_slot **slots = w->scratch.rx.slots;
+	uint32_t left = judge(w, pair, n), done;
+
+	classify(w, pair, left);
+	if (left && w->policy->steering.mode == VNET_STEER_AUTOMATIC) {
+		done = deliver(w, pair, slots[0]->queue, slots, left);
+		if (done < left) {
+			hold(pair, &slots[done], left - done);
+			return;
+		}
+	} else {
+		struct vnet_slot *run[VNET_BATCH];
+		uint64_t rest = (UINT64_C(1) << left) - 1;
+
+		while (rest) {
+			uint32_t count = next_run(slots, &rest, run);
+
+			deliver(w, pair, run[0]->queue, run, count);
 		}
 	}
-	for (uint32_t i = 0; w->wake_due && i < e->worker_count; i++) {
-		if (w->wake_due >> (i % 64) & 1)
-			vnet_worker_wake(&e->workers[i]);
+	pair->held = 0;
+}
+
+/* Of the batch just read: frames that are whole. */
+static uint32_t take_read(struct vnet_worker *w, struct vnet_pair *pair, uint32_t count,
+			  uint32_t *whole)
+{
+	struct vnet_rx_batch *b = &w->scratch.rx;
+	uint32_t frames = 0;
+
+	*whole = 0;
+	for (uint32_t i = 0; i < count; i++) {
+		struct vnet_slot *slot = w->io.slots[i];
+		int32_t n = b->lengths[i];
+
+		if (n < 0 && n != -EMSGSIZE)
+			continue;
+		frames++;
+		if (VNET_GUARD(RX_PORT_SHORT, n < (int32_t)VNET_PORT_HDR ||
+						      (uint32_t)n - VNET_PORT_HDR > VNET_FRAME_MAX))
+			continue;
+		slot->len = (uint32_t)n - (uint32_t)VNET_PORT_HDR;
+		slot->csum_completed = 0;
+		b->slots[(*whole)++] = slot;
 	}
-	w->wake_due = 0;
+	vnet_count(&pair->stats.rx_port_frames, frames);
+	if (frames != *whole)
+		vnet_count(&pair->stats.rx_drop_port, frames - *whole);
+	return frames;
+}
+
+/*
+ * Read @n frames or fewer. Return: how many there were
+ * @whole: how many of them are in the batch
+ */
+static uint32_t read_frames(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n,
+			    uint32_t *whole)
+{
+	int got;
+
+	*whole = 0;
+	/* A detached queue may still hold frames here; reading it would answer as if it were gone. */
+	if (!pair->port.attached)
+		return 0;
+	got = pair->port.ops->recv(&pair->port, &w->io, w->io.slots, w->scratch.rx.lengths, n);
+	if (got == -ENODEV)
+		vnet_worker_port_gone(pair);
+	/* EIO: down, EINTR: again on the next round */
+	return got <= 0 ? 0 : take_read(w, pair, (uint32_t)got, whole);
+}
+
+/* How many frames to read: as many as there were last time, and no more than there seem to be buffers for. */
+static uint32_t batch_size(const struct vnet_worker *w, struct vnet_pair *pair, uint32_t budget)
+{
+	struct vnet_vring *vr = &pair->receiveq;
+	uint32_t n = pair->rx_batch < budget ? pair->rx_batch : budget;
+
+	if (n > 1 && vr->running && w->policy->steering.mode == VNET_STEER_AUTOMATIC) {
+		uint32_t room = vr->ops->ready(vr, n * pair->rx_chains) / pair->rx_chains;
+
+		n = n < room ? n : room;
+	}
+	return n ? n : 1;
+}
+
+/* Twice as many where the host port had as many as were asked for: it may have more. */
+static void adapt(struct vnet_pair *pair, uint32_t asked, uint32_t frames)
+{
+	if (frames < asked)
+		pair->rx_batch = frames ? frames : 1;
+	else if (asked == pair->rx_batch)
+		pair->rx_batch = asked < VNET_BATCH / 2 ? 2 * asked : VNET_BATCH;
 }
 
 uint32_t vnet_rx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t budget)
@@ -325,48 +355,70 @@ uint32_t vnet_rx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t b
 	uint32_t frames = 0;
 
 	while (frames < budget && !pair->rx_waits) {
-		struct vnet_slot *slot = vnet_slot(&w->engine->slots, pair->slot);
-		int got = pair->holds_frame ? 1 : read_frame(w, pair, slot);
+		uint32_t asked = pair->held, n = asked, whole = asked;
 
-		if (got == -EAGAIN)
+		if (asked) {
+			memcpy(w->scratch.rx.slots, pair->hold, asked * sizeof(pair->hold[0]));
+		} else {
+			asked = batch_size(w, pair, budget - frames);
+			n = read_frames(w, pair, asked, &whole);
+			adapt(pair, asked, n);
+		}
+		frames += n;
+		process(w, pair, whole);
+		/* Fewer: there are no more.  A single one may be what somebody waits for. */
+		if (n < asked)
 			break;
-		frames++;
-		if (!got)
-			continue;
-		pair->holds_frame = false;
-		if (judge(w, pair, slot) && !deliver(w, pair, slot))
-			wait_for_buffers(pair);
+		if (n == 1)
+			vnet_rx_flush(w);
 	}
-	flush(w);
+	vnet_rx_flush(w);
 	return frames;
+}
+
+/* Frames of one receiveq that other workers steered here. */
+static void place_inbound(struct vnet_worker *w, struct vnet_pair *pair,
+			  struct vnet_slot *const *slots, uint32_t n)
+{
+	uint64_t before = pair->stats.rx_packets;
+
+	/* Stopped since they were steered.  A policy cannot have gone: its inbound queues empty first. */
+	if (!vnet_rx_active(w->engine, pair->index)) {
+		vnet_count_shared(&pair->stats.rx_drop_queue_off, n);
+		return;
+	}
+	place_all(w, pair, slots, n);
+	vnet_count(&pair->stats.rx_handoffs, pair->stats.rx_packets - before);
 }
 
 void vnet_rx_inbound(struct vnet_worker *w, uint32_t budget)
 {
-	struct vnet_engine *e = w->engine;
+	struct vnet_slots *pool = &w->engine->slots;
 
-	for (uint32_t i = 0; i < budget; i++) {
-		uint32_t number = vnet_queue_take(&w->inbound);
-		struct vnet_slot *slot;
-		struct vnet_pair *pair;
+	while (budget) {
+		struct vnet_slot *slots[VNET_BATCH], *run[VNET_BATCH];
+		uint32_t numbers[VNET_BATCH], n = 0;
+		uint64_t rest;
 
-		if (number == VNET_SLOT_NONE)
-			break;
-		slot = vnet_slot(&e->slots, number);
-		pair = &e->pairs[slot->queue];
-		/* Stopped since it was steered.  A policy cannot have gone: its inbound queues empty first. */
-		if (!vnet_rx_active(e, pair->index)) {
-			vnet_count_shared(&pair->stats.rx_drop_queue_off, 1);
-		} else {
-			enum place result = place(w, pair, slot);
-
-			if (result == NO_BUFFERS)
-				vnet_count(&pair->stats.rx_drop_overruns, 1);
-			if (result == PLACED)
-				vnet_count(&pair->stats.rx_handoffs, 1);
-			after_place(w, pair);
+		for (; n < VNET_BATCH && n < budget; n++) {
+			numbers[n] = vnet_queue_take(&w->inbound);
+			if (numbers[n] == VNET_SLOT_NONE)
+				break;
+			slots[n] = vnet_slot(pool, numbers[n]);
+			vnet_mem_prefetch(slots[n]);
+			vnet_mem_prefetch(&slots[n]->frame[VNET_MEM_LINE / 2]);
 		}
-		vnet_queue_put(&e->slots.free, number);
+		if (!n)
+			break;
+		rest = (UINT64_C(1) << n) - 1;
+		while (rest) {
+			uint32_t count = next_run(slots, &rest, run);
+
+			place_inbound(w, &w->engine->pairs[run[0]->queue], run, count);
+		}
+		for (uint32_t i = 0; i < n; i++)
+			vnet_queue_put(&pool->free, numbers[i]);
+		budget -= n;
 	}
-	flush(w);
+	vnet_rx_flush(w);
 }

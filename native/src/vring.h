@@ -5,6 +5,7 @@
  *
  *   pop       copy the next available chain out of guest memory
  *   pop_burst the same for many at once, their cache lines asked for before they are read
+ *   ready     how many are there
  *   rewind    give back the chains popped last, as if never popped
  *   push      stage a used element; the driver does not see it yet
  *   publish   make everything staged visible at once
@@ -75,6 +76,8 @@ struct vnet_vring_ops {
 	 * -ENOSPC: no room for the first behind the pieces in hand; -EPIPE: broken */
 	int (*pop_burst)(struct vnet_vring *vr, const struct vnet_mem *mem,
 			 struct vnet_pieces *pieces, struct vnet_chain *chains, uint32_t count);
+	/* How many chains there are to pop, looked up if fewer than @wanted are known of. */
+	uint32_t (*ready)(struct vnet_vring *vr, uint32_t wanted);
 	void (*rewind)(struct vnet_vring *vr, const struct vnet_chain *chains, uint32_t count);
 	void (*push)(struct vnet_vring *vr, uint16_t head, uint32_t len);
 	/* @lens: one each, NULL: all 0 */

@@ -301,6 +301,20 @@ static int split_pop(struct vnet_vring *vr, const struct vnet_mem *mem, struct v
 	return result == 1 && vnet_chain_malformed(chain) ? -EBADMSG : result;
 }
 
+/* An index out of reach is pop's to judge. */
+static uint32_t split_ready(struct vnet_vring *vr, uint32_t wanted)
+{
+	uint16_t ahead = (uint16_t)(vr->avail_idx - vr->next_avail), index;
+
+	if (ahead >= wanted || !vr->running)
+		return ahead;
+	index = vnet_mem_load16_acquire(&vr->avail[1]);
+	if ((uint16_t)(index - vr->next_avail) > vr->size)
+		return ahead;
+	vr->avail_idx = index;
+	return (uint16_t)(index - vr->next_avail);
+}
+
 static void split_rewind(struct vnet_vring *vr, const struct vnet_chain *chains, uint32_t count)
 {
 	if (!vr->running || !count)
@@ -386,6 +400,7 @@ const struct vnet_vring_ops vnet_vring_split = {
 	.take_position = split_take_position,
 	.pop = split_pop,
 	.pop_burst = split_pop_burst,
+	.ready = split_ready,
 	.rewind = split_rewind,
 	.push = split_push,
 	.push_burst = split_push_burst,

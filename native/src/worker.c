@@ -199,10 +199,10 @@ static void handle(struct vnet_worker *w, const struct epoll_event *event)
 	}
 }
 
-/* Frames that no fd will announce: one held for buffers that came, or still to be made by the null port. */
+/* Frames that no fd will announce: those held for buffers that came, or still to be made by the null port. */
 static bool has_frames(const struct vnet_pair *pair)
 {
-	return (pair->holds_frame || (pair->port.credit && pair->port.attached)) && !pair->rx_waits;
+	return (pair->held || (pair->port.credit && pair->port.attached)) && !pair->rx_waits;
 }
 
 static bool is_polled(const struct vnet_vring *vr)

@@ -46,8 +46,10 @@ struct vnet_pair {
 	uint32_t index;
 	struct vnet_worker *owner;
 	struct vnet_port_queue port;
-	uint32_t slot;      /* where the next frame is read to */
-	bool holds_frame;   /* slot holds a frame that waits for buffers (U-43) */
+	uint32_t rx_batch;  /* frames to read at once */
+	uint32_t rx_chains; /* that a frame took lately */
+	uint32_t held;      /* frames that wait for buffers (U-43), in the first of … */
+	struct vnet_slot *hold[VNET_BATCH];
 	bool rx_waits;      /* host port not polled: the driver has to kick first */
 	bool tx_ready;      /* the transmitq may have chains */
 	bool tx_armed;      /* the driver was asked to kick for the transmitq */
@@ -84,11 +86,22 @@ struct vnet_tx_batch {
 	uint8_t bounce[VNET_BOUNCE];
 };
 
-/* Chains reserved for the frame being placed, and the pieces they consist of. */
+/* The frames being received. */
+struct vnet_rx_batch {
+	int32_t lengths[VNET_BATCH];
+	struct vnet_slot *slots[VNET_BATCH];
+	const uint8_t *frames[VNET_BATCH];
+	uint32_t lens[VNET_BATCH];
+	struct vnet_flow flows[VNET_BATCH];
+	struct vnet_hash hashes[VNET_BATCH];
+};
+
+/* Chains reserved for the frames being placed, and the pieces they consist of. */
 struct vnet_scratch {
 	struct vnet_pieces pieces;
 	struct vnet_chain chains[VNET_CHAIN_MAX];
 	struct vnet_tx_batch tx;
+	struct vnet_rx_batch rx;
 };
 
 struct vnet_worker {
