@@ -6,6 +6,8 @@ from __future__ import annotations
 import random
 import socket
 import struct
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,6 +74,14 @@ def assert_allowed(on: Feature, header: NetHdr, frame: bytes) -> None:
         assert sums_up(frame)
 
 
+def assert_allowed_by_one(sets: tuple[Feature, ...], header: NetHdr, frame: bytes) -> None:
+    for on in sets[:-1]:
+        with suppress(AssertionError):
+            assert_allowed(on, header, frame)
+            return
+    assert_allowed(sets[-1], header, frame)
+
+
 @VERSIONS
 @pytest.mark.requirement("NET-RX-11", "NET-RX-12", "NET-RX-14", "NET-RX-07", "NET-RX-05")
 @pytest.mark.parametrize("offloads", ["nothing", "checksum", "all"])
@@ -127,7 +137,9 @@ def test_offloads_switched_while_a_connection_is_busy(
             peer.take_stream(kernel, data, len(peer.stream) + 20_000)
             new = (CSUM, NOTHING, GUEST, GUEST & ~TSO[version], GUEST)[turn % 5]
             agree(rig, new)
-            peer.look()  # placed before: by what held then
+            # Placed before, by what held then; or since, for the kernel sends again what takes long.
+            peer.check = partial(assert_allowed_by_one, (on, new))
+            peer.look()
             on = new
         peer.check = lambda header, frame: assert_allowed(on, header, frame)
         peer.take_stream(kernel, b"", len(sent))
