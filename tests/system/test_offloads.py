@@ -137,7 +137,7 @@ def test_offloads_switched_while_a_connection_is_busy(
             peer.take_stream(kernel, data, len(peer.stream) + 20_000)
             new = (CSUM, NOTHING, GUEST, GUEST & ~TSO[version], GUEST)[turn % 5]
             agree(rig, new)
-            # Placed before, by what held then; or since, for the kernel sends again what takes long.
+            # Placed before, by what held then; or since: the kernel sends again what takes long.
             peer.check = partial(assert_allowed_by_one, (on, new))
             peer.look()
             on = new
