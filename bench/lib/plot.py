@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.daemon.plot import require_matplotlib
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = 2
 _PANEL: Final = (6.2, 2.4)  # inches
+_TITLE: Final = 66  # characters that fit above a panel
 _OURS, _PEER = "#2166ac", "#b0b0b0"
 
 
@@ -67,7 +69,8 @@ def _panel(panel: Any, row: dict[str, Any]) -> None:
     )
     panel.set_yticks(places, [variant["name"] for variant, _ in seen], fontsize=7)
     panel.invert_yaxis()
-    panel.set_title(f"{row['row']}. {row['question']}", fontsize=8, loc="left")
+    title = textwrap.fill(f"{row['row']}. {row['question']}", _TITLE)
+    panel.set_title(title, fontsize=8, loc="left")
     better = "more" if figure["better"] == "more" else "less"
     unit = f"{figure['name'].replace('_', ' ')}, {figure['unit']} ({better} is better)"
     panel.set_xlabel(unit, fontsize=7)

@@ -130,6 +130,20 @@ def test_the_document_is_what_the_record_says() -> None:
         assert told.read_text() == markdown(check_record(RECORD), RECORD.stem)
 
 
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+@pytest.mark.needs_tap
+def test_a_question_is_answered() -> None:
+    subprocess.run(["make", "-s", "build/bench/wakeups"], cwd=ROOT, check=True)
+    answer = serving.run("bench", "--quick", "--rows", "5", "--rounds", "1", "--json")
+    assert answer.returncode == 0, answer.stderr
+    (row,) = json.loads(answer.stdout)["rows"]
+    for variant in row["variants"]:
+        assert variant["rounds"], answer.stderr
+        assert variant["summary"], answer.stderr
+    assert [goal["why"] for goal in row["goals"]] == [None, None]
+
+
 # Processes.
 
 
