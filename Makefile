@@ -193,6 +193,25 @@ bench: setup bench-build ## every question of bench/, side by side with the peer
 bench-quick: setup bench-build ## the same in short: fewer rounds, wider intervals
 	$(VENV)/bin/pyvnet bench --quick $(BENCH_ARGS)
 
+# --- instructions -----------------------------------------------------------------
+
+build/count/frames: native/count/frames.c bench/c/driver_ring.h $(C_SOURCES) $(C_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -Ibench/c -O2 -g $(WARNINGS) -o $@ $(filter %.c,$^)
+
+.PHONY: count-needs
+count-needs:
+	@tools/need.sh valgrind=valgrind
+
+.PHONY: count count-record
+count: export CC := $(CC)
+count: setup count-needs build/count/frames ## instructions per frame, against native/count/budgets.json
+	$(PY) tools/count.py build/count/frames
+
+count-record: export CC := $(CC)
+count-record: setup count-needs build/count/frames ## write those budgets anew
+	$(PY) tools/count.py build/count/frames --record
+
 # --- fuzzing --------------------------------------------------------------------
 
 build/fuzz-replay/%: native/fuzz/fuzz_%.c native/fuzz/replay_main.c $(C_SOURCES) $(C_HEADERS)
@@ -247,7 +266,7 @@ fuzz-python: setup $(VENV)/.fuzz ## atheris over the targets in tests/fuzz, FUZZ
 
 # --- checks ---------------------------------------------------------------------
 
-CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[ch] native/fuzz/*.[ch]) \
+CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[ch] native/fuzz/*.[ch] native/count/*.c) \
 	$(wildcard tests/system/guest/*.c tests/datapath/hash_kernels/*.c) $(wildcard bench/c/*.[ch]))
 
 .PHONY: check
