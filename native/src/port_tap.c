@@ -127,6 +127,8 @@ static void run_batch(struct vnet_port_queue *pq, struct vnet_port_io *io,
 
 		if (VNET_FAILS(VNET_FAIL_PORT_SEND))
 			failing |= 1u << i;
+		else if (VNET_FAILS(VNET_FAIL_BATCH_FULL))
+			continue; /* and -EAGAIN it is */
 		else if (frames[i].registered)
 			vnet_uring_write_fixed(&io->uring, pq->index, iov->iov_base,
 					       (uint32_t)iov->iov_len, i);

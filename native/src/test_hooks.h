@@ -78,6 +78,7 @@ enum vnet_fail_site {
 	VNET_FAIL_PORT_OFFLOADS,
 	VNET_FAIL_URING, /* making and registering */
 	VNET_FAIL_URING_ENTER, /* running a batch */
+	VNET_FAIL_BATCH_FULL, /* one frame of a batch finds no room */
 	VNET_FAIL_COUNT,
 };
 
