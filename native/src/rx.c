@@ -366,10 +366,10 @@ uint32_t vnet_rx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t b
 		}
 		frames += n;
 		process(w, pair, whole);
-		/* Fewer: there are no more.  A single one may be what somebody waits for. */
 		if (n < asked)
-			break;
-		if (n == 1)
+			break; /* there are no more */
+		/* A single one may be all that its driver waits for; who polls is in a hurry. */
+		if (n == 1 && w->engine->poll_us)
 			vnet_rx_flush(w);
 	}
 	vnet_rx_flush(w);
