@@ -23,7 +23,8 @@ static void *zalloc_aligned(size_t count, size_t size)
 	return p ? memset(p, 0, count * size) : NULL;
 }
 
-static_assert(sizeof(struct vnet_pair) % 64 == 0 && sizeof(struct vnet_worker) % 64 == 0,
+static_assert(sizeof(struct vnet_pair) % 64 == 0 && sizeof(struct vnet_worker) % 64 == 0 &&
+		      sizeof(struct vnet_engine) % 64 == 0,
 	      "aligned_alloc");
 
 /* What holds before a driver comes: one pair, nothing hashed or filtered, 12-byte header (NET-MQ-02). */
@@ -135,7 +136,7 @@ int vnet_engine_create(const struct vnet_engine_config *config, struct vnet_engi
 	    config->io > VNET_IO_URING || config->poll_us > VNET_POLL_US_MAX ||
 	    !vnet_port_ops_of(config->port_type))
 		return -EINVAL;
-	e = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(1, sizeof(*e));
+	e = zalloc_aligned(1, sizeof(*e));
 	if (!e)
 		return -ENOMEM;
 	e->pair_count = config->pairs;

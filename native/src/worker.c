@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* One thread = epoll{host port queues, kicks, wake} over the pairs it owns; theory in worker.h. */
+/* Workers and their epoll sets: making them, waking them, commanding them; theory in worker.h, loop.c is what they do. */
 #define _GNU_SOURCE
-#include "worker.h"
+#include "loop.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -11,18 +11,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "sigbus.h"
-#include "stats.h"
+#include "test_hooks.h"
 
-enum source { SOURCE_WAKE, SOURCE_PORT, SOURCE_RX_KICK, SOURCE_TX_KICK };
-
-#define EVENTS 64
 #define CPUS_MAX 8192u /* as many as Linux can be built for */
-
-static uint64_t token(enum source source, uint32_t pair)
-{
-	return (uint64_t)source << 32 | pair;
-}
 
 static int watch(int epoll_fd, int operation, int fd, uint32_t events, uint64_t data)
 {
@@ -49,7 +40,7 @@ int vnet_worker_update_port(struct vnet_pair *pair)
 		return 0;
 	operation = !want ? EPOLL_CTL_DEL : pair->interest ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
 	error = watch(pair->owner->epoll_fd, operation, pair->port.fd, want,
-		      token(SOURCE_PORT, pair->index));
+		      vnet_event_token(VNET_SOURCE_PORT, pair->index));
 	if (!error)
 		pair->interest = want;
 	return error;
@@ -58,9 +49,9 @@ int vnet_worker_update_port(struct vnet_pair *pair)
 int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, int kick_fd,
 			   bool on)
 {
-	enum source source = vr == &pair->receiveq ? SOURCE_RX_KICK : SOURCE_TX_KICK;
+	enum vnet_source source = vr == &pair->receiveq ? VNET_SOURCE_RX_KICK : VNET_SOURCE_TX_KICK;
 	int error = watch(pair->owner->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, kick_fd,
-			  EPOLLIN, token(source, pair->index));
+			  EPOLLIN, vnet_event_token(source, pair->index));
 
 	/* A set of such sets that is too deep, or goes in a circle. */
 	return error == -ELOOP || error == -EINVAL ? -EPERM : error;
@@ -75,7 +66,7 @@ void vnet_worker_report(struct vnet_engine *engine)
 }
 
 /* Each table is reported once, by whoever is first to see that it is lost. */
-static void check_memory(struct vnet_worker *w)
+void vnet_worker_check_memory(struct vnet_worker *w)
 {
 	struct vnet_engine *e = w->engine;
 	uint64_t reported = atomic_load_explicit(&e->lost_serial, memory_order_relaxed);
@@ -93,7 +84,7 @@ static void check_memory(struct vnet_worker *w)
 
 void vnet_worker_ring_broke(struct vnet_worker *w)
 {
-	check_memory(w);
+	vnet_worker_check_memory(w);
 	vnet_worker_report(w->engine);
 }
 
@@ -105,6 +96,7 @@ void vnet_worker_port_gone(struct vnet_pair *pair)
 	pair->tx_waits = false;
 	pair->tx_ready = true; /* what waited for the port is dropped and counted */
 	vnet_worker_update_port(pair);
+	vnet_worker_mark(pair);
 	atomic_store(&pair->gone_unreported, 1);
 	vnet_worker_report(pair->owner->engine);
 }
@@ -113,171 +105,28 @@ void vnet_worker_wake(struct vnet_worker *w)
 {
 	const uint64_t one = 1;
 
-	/* Pairs with prepare_sleep(): the frame was put before this look. */
-	if (atomic_exchange(&w->sleeping, false) && write(w->wake_fd, &one, sizeof(one)) < 0)
+	/* The frame was put before this look; its consumer says that it sleeps before it looks. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&w->sleeping, memory_order_relaxed) &&
+	    atomic_exchange(&w->sleeping, false) && write(w->wake_fd, &one, sizeof(one)) < 0)
 		return;
 }
 
-static bool prepare_sleep(struct vnet_worker *w)
+bool vnet_worker_obey(struct vnet_worker *w)
 {
-	atomic_exchange(&w->sleeping, true);
-	if (!vnet_queue_ready(&w->inbound))
-		return true;
-	atomic_store(&w->sleeping, false);
-	return false;
-}
-
-/* Return: a command was run, so anything may have changed */
-static bool run_command(struct vnet_worker *w)
-{
-	struct vnet_command *command = atomic_exchange(&w->command, NULL);
+	struct vnet_command *command;
 	int result, none = 0;
 
-	if (!command)
+	if (!atomic_load_explicit(&w->command, memory_order_relaxed))
 		return false;
+	command = atomic_exchange(&w->command, NULL);
 	result = command->run(w, command);
 	if (result)
 		atomic_compare_exchange_strong(&command->result, &none, result);
+	for (uint32_t i = w->number; i < w->engine->pair_count; i += w->engine->worker_count)
+		vnet_worker_mark(&w->engine->pairs[i]);
 	sem_post(&w->engine->done);
 	return true;
-}
-
-static void port_event(struct vnet_pair *pair, uint32_t events)
-{
-	if (events & EPOLLOUT && pair->tx_waits) {
-		pair->tx_waits = false;
-		pair->tx_ready = true;
-		vnet_worker_update_port(pair);
-	}
-	if (events & EPOLLIN)
-		vnet_rx_burst(pair->owner, pair, VNET_BURST);
-	else if (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))
-		vnet_worker_port_gone(pair);
-}
-
-/* Readable for ever, and never a kick again. */
-static void kick_lost(struct vnet_pair *pair, struct vnet_vring *vr)
-{
-	vnet_worker_watch_kick(pair, vr, vr->kick_fd, false);
-	vnet_fd_close(&vr->kick_fd);
-}
-
-static void kick_event(struct vnet_pair *pair, struct vnet_vring *vr, uint32_t events)
-{
-	if (!vr->ops || vr->kick_fd < 0)
-		return;
-	if (VNET_GUARD(KICK_LOST, !(events & EPOLLIN) || !vnet_fd_drain(vr->kick_fd)))
-		kick_lost(pair, vr);
-	if (vr == &pair->receiveq) {
-		vnet_count(&pair->stats.rx_kicks, 1);
-		pair->rx_waits = false;
-		vnet_worker_update_port(pair);
-	} else {
-		vnet_count(&pair->stats.tx_kicks, 1);
-		pair->tx_ready = true;
-	}
-}
-
-static void handle(struct vnet_worker *w, const struct epoll_event *event)
-{
-	struct vnet_pair *pair = &w->engine->pairs[(uint32_t)event->data.u64];
-
-	switch ((enum source)(event->data.u64 >> 32)) {
-	case SOURCE_WAKE:
-		vnet_fd_drain(w->wake_fd);
-		break;
-	case SOURCE_PORT:
-		if (pair->interest)
-			port_event(pair, event->events);
-		break;
-	case SOURCE_RX_KICK:
-		kick_event(pair, &pair->receiveq, event->events);
-		break;
-	case SOURCE_TX_KICK:
-		kick_event(pair, &pair->transmitq, event->events);
-		break;
-	}
-}
-
-/* Frames that no fd will announce: those held for buffers that came, or still to be made by the null port. */
-static bool has_frames(const struct vnet_pair *pair)
-{
-	return (pair->held || (pair->port.credit && pair->port.attached)) && !pair->rx_waits;
-}
-
-static bool is_polled(const struct vnet_vring *vr)
-{
-	return vr->running && vr->kick_fd < 0;
-}
-
-/* Look at rings whose driver has no way to say that it did something. */
-static void look_unkicked(struct vnet_pair *pair)
-{
-	if (is_polled(&pair->transmitq))
-		pair->tx_ready = true;
-	if (pair->rx_waits && is_polled(&pair->receiveq) &&
-	    pair->receiveq.ops->arm(&pair->receiveq)) {
-		pair->rx_waits = false;
-		vnet_worker_update_port(pair);
-	}
-}
-
-/* How long a worker may sleep, in milliseconds. */
-enum rest { REST_NOT = 0, REST_POLL = 1, REST_LONG = -1 };
-
-static enum rest rest_of(const struct vnet_pair *pair)
-{
-	if (pair->tx_ready || has_frames(pair))
-		return REST_NOT;
-	return is_polled(&pair->transmitq) || (pair->rx_waits && is_polled(&pair->receiveq)) ?
-		       REST_POLL :
-		       REST_LONG;
-}
-
-/* Work that no fd will announce. */
-static enum rest run_pairs(struct vnet_worker *w)
-{
-	struct vnet_engine *e = w->engine;
-	enum rest rest = REST_LONG;
-
-	for (uint32_t i = w->number; i < e->pair_count; i += e->worker_count) {
-		struct vnet_pair *pair = &e->pairs[i];
-		enum rest own;
-
-		look_unkicked(pair);
-		if (has_frames(pair))
-			vnet_rx_burst(w, pair, VNET_BURST);
-		if (pair->tx_ready && vnet_tx_burst(w, pair, VNET_BURST) < VNET_BURST)
-			vnet_tx_arm(pair);
-		own = rest_of(pair);
-		if (rest == REST_LONG || own == REST_NOT)
-			rest = own;
-	}
-	return rest;
-}
-
-static void *worker_main(void *argument)
-{
-	struct vnet_worker *w = argument;
-	struct epoll_event events[EVENTS];
-	enum rest rest = REST_LONG;
-
-	vnet_sigbus_worker();
-	while (!w->stop) {
-		int timeout = rest != REST_NOT && prepare_sleep(w) ? (int)rest : 0;
-		int n = epoll_wait(w->epoll_fd, events, EVENTS, timeout);
-
-		atomic_store_explicit(&w->sleeping, false, memory_order_relaxed);
-		for (int i = 0; i < n; i++)
-			handle(w, &events[i]);
-		vnet_rx_inbound(w, VNET_BURST);
-		rest = run_pairs(w);
-		/* Last, so that no event in hand speaks of a ring or queue that a command took away. */
-		if (run_command(w))
-			rest = REST_NOT;
-		check_memory(w);
-	}
-	return NULL;
 }
 
 /* A thread begins where it is to stay.  pthread_create() says EINVAL of a CPU that is not for us. */
@@ -295,7 +144,7 @@ static int create_thread(struct vnet_worker *w, int cpu)
 		CPU_SET_S((size_t)cpu, sizeof(cpus), cpus);
 		pthread_attr_setaffinity_np(&attributes, sizeof(cpus), cpus);
 	}
-	error = pthread_create(&w->thread, &attributes, worker_main, w);
+	error = pthread_create(&w->thread, &attributes, vnet_worker_main, w);
 	pthread_attr_destroy(&attributes);
 	return error == EINVAL ? ENXIO : error;
 }
@@ -342,6 +191,8 @@ int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t
 	w->engine = engine;
 	w->number = number;
 	w->policy = vnet_policy_get(engine->policy);
+	for (uint32_t i = number; i < engine->pair_count; i += engine->worker_count)
+		w->ports += engine->pairs[i].port.ops != NULL;
 	w->epoll_fd = VNET_FAILS(VNET_FAIL_FD) ? -1 : epoll_create1(EPOLL_CLOEXEC);
 	w->wake_fd = w->epoll_fd < 0 || VNET_FAILS(VNET_FAIL_FD) ?
 			     -1 :
@@ -353,7 +204,7 @@ int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t
 		error = init_io(w);
 	if (!error)
 		error = watch(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, EPOLLIN,
-			      token(SOURCE_WAKE, 0));
+			      vnet_event_token(VNET_SOURCE_WAKE, 0));
 	return error ? error : start_thread(w, cpu);
 }
 

@@ -15,7 +15,8 @@
  *   A worker sleeps in epoll_wait().  It is woken by a host port queue, a kick,
  *   or its wake fd (command, or frames in its inbound queue).  Before it
  *   sleeps it says so in `sleeping` and looks at the inbound queue once more;
- *   a producer first puts the frame, then looks at `sleeping`.
+ *   a producer first puts the frame, then looks at `sleeping`.  How it spends
+ *   the time between is told in loop.h.
  *
  *   A ring without a kick fd, or whose kick fd has come to its end, is looked
  *   at in every round of its worker, and the worker does not sleep longer than
@@ -54,6 +55,9 @@ struct vnet_pair {
 	bool tx_ready;      /* the transmitq may have chains */
 	bool tx_armed;      /* the driver was asked to kick for the transmitq */
 	bool tx_waits;      /* the host port was full: wait until it is writable */
+	bool rx_ready;      /* the host port may have frames */
+	uint32_t rx_budget; /* frames of the next burst, 0: one */
+	uint32_t quiet;     /* rounds in which the transmitq was looked at in vain */
 	bool dirty;         /* receiveq has staged elements: linked from the owner's dirty list */
 	struct vnet_pair *next_dirty;
 	uint32_t interest;  /* epoll events asked for on the host port, 0: not in the set */
@@ -106,17 +110,28 @@ struct vnet_scratch {
 
 struct vnet_worker {
 	struct vnet_engine *engine;
-	uint32_t number;
-	pthread_t thread;
-	bool started;
-	bool stop;
-	int epoll_fd, wake_fd;
-	_Atomic(struct vnet_command *) command;
-	_Atomic bool sleeping;
 	struct vnet_mem *mem;
 	struct vnet_policy *policy;
 	struct vnet_pair *dirty;
 	uint64_t wake_due; /* workers that got frames in this round, one bit each modulo 64 */
+	uint32_t number;
+	bool started;
+	bool stop;
+	int epoll_fd, wake_fd;
+	pthread_t thread;
+
+	/* loop.c */
+	uint64_t marks[VNET_PAIR_WORDS]; /* pairs that may have something to do */
+	struct vnet_pair *warm;          /* the last one whose host port had frames */
+	uint64_t idle_since;             /* looking on without work since then, ns; 0: not */
+	uint32_t marked;                 /* how many pairs are */
+	uint32_t ports;                  /* how many pairs have a host port queue */
+	uint32_t rounds, frames;         /* since epoll was asked */
+	uint32_t backoff, skip; /* sleeps without looking on before them: next time, now */
+
+	/* Written by others: not where the owner's own words are. */
+	_Alignas(64) _Atomic(struct vnet_command *) command;
+	_Alignas(64) _Atomic bool sleeping;
 	struct vnet_queue inbound;
 	struct vnet_port_io io;
 	struct vnet_scratch scratch;
@@ -127,14 +142,14 @@ struct vnet_engine {
 	uint32_t attached; /* host port queues 0 … attached-1 */
 	uint32_t port_count;
 	uint32_t offloads; /* VNET_OFFLOAD_*: what the host port was told */
-	uint32_t io;       /* enum vnet_io: what was asked for */
+	uint32_t io; /* enum vnet_io: what was asked for */
 	uint32_t poll_us;
 	bool pin_guest_memory;
 	struct vnet_pair *pairs;
 	struct vnet_worker *workers;
 	struct vnet_slots slots;
-	_Atomic uint64_t rx_active[VNET_PAIR_WORDS]; /* receiveqs that run */
-	pthread_mutex_t control; /* one control verb at a time */
+	_Alignas(64) _Atomic uint64_t rx_active[VNET_PAIR_WORDS]; /* receiveqs that run */
+	_Alignas(64) pthread_mutex_t control; /* one control verb at a time */
 	sem_t done;
 	int event_fd;
 	struct vnet_policy *policy;
@@ -154,6 +169,11 @@ static inline bool vnet_rx_active(struct vnet_engine *e, uint32_t pair)
 	       1;
 }
 
+static inline void vnet_worker_mark(struct vnet_pair *pair)
+{
+	pair->owner->marks[pair->index / 64] |= UINT64_C(1) << (pair->index % 64);
+}
+
 /** vnet_worker_init() - make the fds and the inbound queue, and start the thread, on @cpu unless -1 */
 int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t number,
 		     uint32_t inbound, int cpu);
@@ -166,6 +186,17 @@ void vnet_worker_fini(struct vnet_worker *w);
 int vnet_worker_run(struct vnet_worker *w, struct vnet_command *command);
 /** vnet_workers_run() - run a command on all workers side by side and wait. Return: first error */
 int vnet_workers_run(struct vnet_engine *engine, struct vnet_command *command);
+
+/** vnet_worker_obey() - run the command that waits. Return: there was one, so anything may have changed */
+bool vnet_worker_obey(struct vnet_worker *w);
+/** vnet_worker_check_memory() - report a memory table that was lost; each table once */
+void vnet_worker_check_memory(struct vnet_worker *w);
+/**
+ * vnet_worker_round() - one look at the pairs that may have something to do; never sleeps
+ * Asks epoll from time to time.  Takes no command.
+ * Return: frames and chains taken
+ */
+uint32_t vnet_worker_round(struct vnet_worker *w);
 
 /** vnet_worker_wake() - let a worker look at its inbound queue if it sleeps */
 void vnet_worker_wake(struct vnet_worker *w);
