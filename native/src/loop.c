@@ -16,6 +16,7 @@
 	256u /* of more than these, one that had nothing in so many rounds waits for a kick */
 #define EVENT_ROUNDS 16u /* rounds between two looks at epoll … */
 #define EVENT_ROUNDS_MANY 2u /* … of a worker with several host port queues */
+#define SINGLES 4u /* bursts of one frame before two are tried */
 #define BACKOFF_MAX 255u /* sleeps without looking on before it is tried again */
 
 static void pause_cpu(void)
@@ -57,11 +58,11 @@ static void kick_lost(struct vnet_pair *pair, struct vnet_vring *vr)
 	vnet_fd_close(&vr->kick_fd);
 }
 
-static void kick_event(struct vnet_pair *pair, struct vnet_vring *vr, uint32_t events)
+static void kick_event(struct vnet_pair *pair, struct vnet_vring *vr, uint32_t events, bool edge)
 {
 	if (!vr->ops || vr->kick_fd < 0)
 		return;
-	if (VNET_GUARD(KICK_LOST, !(events & EPOLLIN) || !vnet_fd_drain(vr->kick_fd)))
+	if (VNET_GUARD(KICK_LOST, !(events & EPOLLIN) || (!edge && !vnet_fd_drain(vr->kick_fd))))
 		kick_lost(pair, vr);
 	if (vr == &pair->receiveq) {
 		vnet_count(&pair->stats.rx_kicks, 1);
@@ -76,21 +77,22 @@ static void kick_event(struct vnet_pair *pair, struct vnet_vring *vr, uint32_t e
 static void handle(struct vnet_worker *w, const struct epoll_event *event)
 {
 	struct vnet_pair *pair = &w->engine->pairs[(uint32_t)event->data.u64];
+	uint32_t source = (uint32_t)(event->data.u64 >> 32);
+	bool edge = source & VNET_SOURCE_EDGE;
 
-	switch ((enum vnet_source)(event->data.u64 >> 32)) {
-	case VNET_SOURCE_WAKE:
-		vnet_fd_drain(w->wake_fd);
-		return;
+	switch (source & ~(uint32_t)VNET_SOURCE_EDGE) {
 	case VNET_SOURCE_PORT:
 		if (pair->interest)
 			port_event(pair, event->events);
 		break;
 	case VNET_SOURCE_RX_KICK:
-		kick_event(pair, &pair->receiveq, event->events);
+		kick_event(pair, &pair->receiveq, event->events, edge);
 		break;
 	case VNET_SOURCE_TX_KICK:
-		kick_event(pair, &pair->transmitq, event->events);
+		kick_event(pair, &pair->transmitq, event->events, edge);
 		break;
+	default:
+		return; /* the wake fd: what it tells is seen in the round */
 	}
 	vnet_worker_mark(pair);
 }
@@ -143,7 +145,8 @@ static void look_unkicked(struct vnet_pair *pair)
 
 /*
  * What epoll announced is read one frame first, which for a single one spares
- * the read that finds nothing; as long as bursts are full they double.
+ * the read that finds nothing; as long as bursts are full they double.  One
+ * frame each time epoll is asked may be all there is, so that needs a few.
  */
 static uint32_t receive(struct vnet_worker *w, struct vnet_pair *pair)
 {
@@ -153,11 +156,17 @@ static uint32_t receive(struct vnet_worker *w, struct vnet_pair *pair)
 	if (frames)
 		w->warm = pair;
 	pair->rx_ready = frames == budget && budget > 1;
-	if (frames < budget)
+	if (frames < budget) {
 		pair->rx_budget = frames;
-	else if (budget < VNET_BURST)
+		pair->rx_singles = 0;
+	} else if (budget < VNET_BURST && (budget > 1 || ++pair->rx_singles >= SINGLES))
 		pair->rx_budget = 2 * budget;
 	return frames;
+}
+
+static bool looks_on(const struct vnet_worker *w)
+{
+	return w->engine->poll_us && !w->skip;
 }
 
 static uint32_t transmit(struct vnet_worker *w, struct vnet_pair *pair)
@@ -165,16 +174,12 @@ static uint32_t transmit(struct vnet_worker *w, struct vnet_pair *pair)
 	uint32_t chains = vnet_tx_burst(w, pair, VNET_BURST);
 
 	pair->quiet = chains ? 0 : pair->quiet + 1;
-	if (pair->quiet >= QUIET_ROUNDS && w->marked > FEW_PAIRS) {
+	if ((chains < VNET_BURST && !looks_on(w)) ||
+	    (pair->quiet >= QUIET_ROUNDS && w->marked > FEW_PAIRS)) {
 		pair->quiet = 0;
 		vnet_tx_arm(pair);
 	}
 	return chains;
-}
-
-static bool looks_on(const struct vnet_worker *w)
-{
-	return w->engine->poll_us && !w->skip;
 }
 
 /* Return: frames and chains */

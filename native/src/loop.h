@@ -19,8 +19,9 @@
  *
  *   Nothing is lost between looking and sleeping: kicks are asked for, then the
  *   ring is looked at again (vring arm); `sleeping` is set, then the inbound
- *   queue is looked at again; a command makes the wake fd readable, which like
- *   a host port's queue is watched by level.
+ *   queue is looked at again; a command was put before the wake fd is written.
+ *   Host port queues are watched by level.  Eventfds are watched by edge: every
+ *   write is an event, and nothing is gained by reading them.
  *
  *   While there is work epoll is asked as well, without waiting, after as
  *   many frames as one burst has or a few rounds: so new work waits no longer
@@ -32,7 +33,13 @@
 #include "worker.h"
 
 /* Whose event it is. */
-enum vnet_source { VNET_SOURCE_WAKE, VNET_SOURCE_PORT, VNET_SOURCE_RX_KICK, VNET_SOURCE_TX_KICK };
+enum vnet_source {
+	VNET_SOURCE_WAKE,
+	VNET_SOURCE_PORT,
+	VNET_SOURCE_RX_KICK,
+	VNET_SOURCE_TX_KICK,
+	VNET_SOURCE_EDGE = 8, /* a kick fd watched by edge: tells each kick once, unread */
+};
 
 static inline uint64_t vnet_event_token(enum vnet_source source, uint32_t pair)
 {

@@ -54,6 +54,13 @@ int vnet_kick_take(int fd, int *copy)
 	return take(fd, copy, &socket);
 }
 
+bool vnet_fd_is_eventfd(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && !(st.st_mode & S_IFMT);
+}
+
 int vnet_notifier_take(int fd, struct vnet_notifier *notifier)
 {
 	return take(fd, &notifier->fd, &notifier->socket);

@@ -31,6 +31,9 @@ int vnet_fd_dup(int fd, int *copy);
 /** vnet_kick_take() - duplicate a peer's kick fd; -1 stays -1. Return: 0; -EPERM: it cannot notify; -errno */
 int vnet_kick_take(int fd, int *copy);
 
+/** vnet_fd_is_eventfd() - or another file of no type: none that ends, or has to be emptied */
+bool vnet_fd_is_eventfd(int fd);
+
 /** vnet_notifier_take() - as vnet_kick_take(), for an fd to write to */
 int vnet_notifier_take(int fd, struct vnet_notifier *notifier);
 

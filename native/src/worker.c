@@ -50,8 +50,15 @@ int vnet_worker_watch_kick(struct vnet_pair *pair, const struct vnet_vring *vr, 
 			   bool on)
 {
 	enum vnet_source source = vr == &pair->receiveq ? VNET_SOURCE_RX_KICK : VNET_SOURCE_TX_KICK;
-	int error = watch(pair->owner->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, kick_fd,
-			  EPOLLIN, vnet_event_token(source, pair->index));
+	bool edge = vnet_fd_is_eventfd(kick_fd);
+	int error;
+
+	if (on && edge)
+		vnet_fd_drain(kick_fd); /* old kicks: whoever begins to watch looks at the ring */
+	error = watch(pair->owner->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, kick_fd,
+		      EPOLLIN | (edge ? (uint32_t)EPOLLET : 0u),
+		      vnet_event_token(source, pair->index) |
+			      vnet_event_token(edge ? VNET_SOURCE_EDGE : VNET_SOURCE_WAKE, 0));
 
 	/* A set of such sets that is too deep, or goes in a circle. */
 	return error == -ELOOP || error == -EINVAL ? -EPERM : error;
@@ -203,7 +210,7 @@ int vnet_worker_init(struct vnet_worker *w, struct vnet_engine *engine, uint32_t
 	if (!error)
 		error = init_io(w);
 	if (!error)
-		error = watch(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, EPOLLIN,
+		error = watch(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, EPOLLIN | (uint32_t)EPOLLET,
 			      vnet_event_token(VNET_SOURCE_WAKE, 0));
 	return error ? error : start_thread(w, cpu);
 }

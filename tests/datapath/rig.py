@@ -16,6 +16,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from pyvnet.datapath.config import EngineConfig
 from pyvnet.datapath.engine import Engine, QueueState
 from pyvnet.datapath.memory import GuestMemory as MappedMemory
 from pyvnet.datapath.native import DEFAULT, Native
@@ -104,6 +105,7 @@ class Rig:
         port: "pair", "null", or a host port of the test's making, opened here.
         buffers: receive buffers put into each receiveq at once.
         start: False leaves the rings to the test.
+        config: how the workers work.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Rig:
         handoff_slots: int = 0,
         ring_start: int = 0,
         start: bool = True,
+        config: EngineConfig | None = None,
         native: Native = DEFAULT,
     ) -> None:
         self.pairs = pairs
@@ -146,6 +149,7 @@ class Rig:
             port_fds=self.port.fds,
             workers=workers,
             handoff_slots=handoff_slots,
+            config=config,
             native=native,
         )
         self._undo.callback(self.engine.close)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pyvnet.datapath.config import DEFAULT_POLL_US, EngineConfig
 from pyvnet.datapath.engine import BreakReason, PortGone, RingBroken
 from pyvnet.datapath.memory import GuestMemory as MappedMemory
 from pyvnet.driver.memory import GuestMemory, RegionSpec
@@ -24,6 +25,9 @@ from tests.datapath.rig import (
     frame_of,
     ordered,
 )
+
+# Whatever the environment says: an idle engine sleeps.
+SLEEPING = EngineConfig(poll_us=DEFAULT_POLL_US)
 
 
 def follows(frame: Received, key: bytes, table: tuple[int, ...] = ROUND_ROBIN) -> bool:
@@ -194,7 +198,7 @@ def test_rings_stop_and_resume_where_they_stood(workers: int) -> None:
 
 
 def test_a_wire_whose_far_end_closes_is_reported_once_and_the_others_go_on() -> None:
-    with Rig(pairs=2, workers=2, buffers=8) as rig:
+    with Rig(pairs=2, workers=2, buffers=8, config=SLEEPING) as rig:
         rig.policy("automatic")
         rig.port.wire(1)._socket.close()
         _readable(rig.engine.event_fd)
@@ -205,6 +209,7 @@ def test_a_wire_whose_far_end_closes_is_reported_once_and_the_others_go_on() -> 
         assert rig.stats(1).tx_drop_port == 2
         rig.send(0, frame_of(0))
         assert rig.from_wire(0, 1) == [frame_of(0)]
+        select.select([], [], [], 0.05)  # the frame goes out before its worker sleeps
         before = _worker_activity()
         select.select([], [], [], 0.2)
         assert _worker_activity() == before
@@ -238,7 +243,8 @@ def _worker_activity() -> dict[str, tuple[int, int, int]]:
 @pytest.mark.parametrize("event_idx", [True, False])
 def test_an_idle_engine_does_not_run_at_all(state: str, event_idx: bool) -> None:
     """Not even once: no thread is scheduled while nothing happens."""
-    with Rig(workers=4, buffers=0 if state == "no buffers" else 40, event_idx=event_idx) as rig:
+    buffers = 0 if state == "no buffers" else 40
+    with Rig(workers=4, buffers=buffers, event_idx=event_idx, config=SLEEPING) as rig:
         rig.policy("automatic")
         if state == "after traffic":
             for flow in range(40):

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from pyvnet.datapath import native
+from pyvnet.datapath.config import EngineConfig
 from pyvnet.datapath.engine import BreakReason, Engine, RingBroken
 from pyvnet.datapath.memory import GuestMemory
 from pyvnet.datapath.policy import Policy
@@ -381,6 +382,8 @@ class Rig:
                     port_type="pair",
                     port_fds=self.port.fds,
                     handoff_slots=handoff_slots,
+                    # What a flip counts is looks, of which one that looks on has any number.
+                    config=EngineConfig(poll_us=0),
                     native=hooks,
                 )
             )
