@@ -425,7 +425,7 @@ int vnet_engine_stats(struct vnet_engine *e, uint32_t pair, struct vnet_pair_sta
 
 static bool uses_uring(const struct vnet_engine *e)
 {
-	return e->workers && e->workers[0].io.uring.fd >= 0 &&
+	return e->pairs && e->workers && e->workers[0].io.base && e->workers[0].io.uring.fd >= 0 &&
 	       e->pairs[0].port.ops == &vnet_port_tap;
 }
 

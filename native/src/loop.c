@@ -16,7 +16,6 @@
 	256u /* of more than these, one that had nothing in so many rounds waits for a kick */
 #define EVENT_ROUNDS 16u /* rounds between two looks at epoll … */
 #define EVENT_ROUNDS_MANY 2u /* … of a worker with several host port queues */
-#define SINGLES 4u /* bursts of one frame before two are tried */
 #define BACKOFF_MAX 255u /* sleeps without looking on before it is tried again */
 
 static void pause_cpu(void)
@@ -115,10 +114,10 @@ static bool collect_due(const struct vnet_worker *w)
 
 /* One pair's turn. */
 
-/* Frames that no fd will announce: one held for buffers that came, or still to be made by the null port. */
+/* Frames that no fd will announce: those held for buffers that came, or still to be made by the null port. */
 static bool has_frames(const struct vnet_pair *pair)
 {
-	return (pair->holds_frame || (pair->port.credit && pair->port.attached)) && !pair->rx_waits;
+	return (pair->held || (pair->port.credit && pair->port.attached)) && !pair->rx_waits;
 }
 
 static bool is_polled(const struct vnet_vring *vr)
@@ -143,24 +142,13 @@ static void look_unkicked(struct vnet_pair *pair)
 	}
 }
 
-/*
- * What epoll announced is read one frame first, which for a single one spares
- * the read that finds nothing; as long as bursts are full they double.  One
- * frame each time epoll is asked may be all there is, so that needs a few.
- */
 static uint32_t receive(struct vnet_worker *w, struct vnet_pair *pair)
 {
-	uint32_t budget = pair->rx_budget ? pair->rx_budget : 1;
-	uint32_t frames = vnet_rx_burst(w, pair, budget);
+	uint32_t frames = vnet_rx_burst(w, pair, VNET_BURST);
 
 	if (frames)
 		w->warm = pair;
-	pair->rx_ready = frames == budget && budget > 1;
-	if (frames < budget) {
-		pair->rx_budget = frames;
-		pair->rx_singles = 0;
-	} else if (budget < VNET_BURST && (budget > 1 || ++pair->rx_singles >= SINGLES))
-		pair->rx_budget = 2 * budget;
+	pair->rx_ready = frames >= VNET_BURST;
 	return frames;
 }
 
@@ -319,14 +307,21 @@ void *vnet_worker_main(void *worker)
 
 	vnet_sigbus_worker();
 	while (!w->stop) {
-		bool busy = vnet_worker_round(w) != 0;
+		bool commanded = atomic_load_explicit(&w->command, memory_order_acquire) != NULL;
+		bool busy;
+
+		/* Who commands finds done what was announced before. */
+		if (commanded)
+			collect(w, 0);
+		busy = vnet_worker_round(w) != 0;
 
 		if (busy && w->idle_since) {
 			w->idle_since = 0;
 			w->backoff = 0;
 		}
 		/* Behind the round, so that no event in hand speaks of what a command took away. */
-		busy |= vnet_worker_obey(w);
+		if (commanded)
+			busy |= vnet_worker_obey(w);
 		vnet_worker_check_memory(w);
 		if (!busy && !look_on(w))
 			rest(w);

@@ -121,12 +121,11 @@ void vnet_worker_wake(struct vnet_worker *w)
 
 bool vnet_worker_obey(struct vnet_worker *w)
 {
-	struct vnet_command *command;
+	struct vnet_command *command = atomic_exchange(&w->command, NULL);
 	int result, none = 0;
 
-	if (!atomic_load_explicit(&w->command, memory_order_relaxed))
+	if (!command)
 		return false;
-	command = atomic_exchange(&w->command, NULL);
 	result = command->run(w, command);
 	if (result)
 		atomic_compare_exchange_strong(&command->result, &none, result);

@@ -56,8 +56,6 @@ struct vnet_pair {
 	bool tx_armed;      /* the driver was asked to kick for the transmitq */
 	bool tx_waits;      /* the host port was full: wait until it is writable */
 	bool rx_ready;      /* the host port may have frames */
-	uint32_t rx_budget; /* frames of the next burst, 0: one */
-	uint32_t rx_singles; /* full bursts of one frame in a row */
 	uint32_t quiet;     /* rounds in which the transmitq was looked at in vain */
 	bool dirty;         /* receiveq has staged elements: linked from the owner's dirty list */
 	struct vnet_pair *next_dirty;
