@@ -16,7 +16,6 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from pyvnet.datapath.config import EngineConfig
 from pyvnet.datapath.engine import Engine, QueueState
 from pyvnet.datapath.memory import GuestMemory as MappedMemory
 from pyvnet.datapath.native import DEFAULT, Native
@@ -33,6 +32,7 @@ from pyvnet.testing.frames import Ipv4, build, udp
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pyvnet.datapath.config import EngineConfig
     from pyvnet.netdev.base import NetDevice
 
 ALL_TYPES = 0x1FF
