@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.lib.room import Room, Serving
     from bench.lib.row import Measure
 
-_FLOW_QUEUES: Final = 4
+_FLOW_QUEUES: Final = 1
 _MIB: Final = 1 << 20
 
 

@@ -27,6 +27,7 @@
 #define RING 256u
 #define BURST 32u
 #define IN_FLIGHT (RING - BURST) /* a ring takes them all, so that none is dropped for want of it */
+#define TX_FLOWS 256u
 #define FLOWS_MAX 65536u
 #define WARM_UP 0.2 /* seconds */
 #define STUCK 1.0 /* seconds without a frame */
@@ -87,11 +88,15 @@ static void make_frame(uint8_t *frame, uint32_t flow)
 
 /* Guest to host. */
 
-static void fill_buffers(const struct vhost_front *f, struct ring *tx, uint32_t first)
+/* As many flows whatever the number of rings, each on one ring: it is not flows that grow here. */
+static void fill_buffers(const struct vhost_front *f, struct ring *tx, uint32_t index,
+			 uint32_t rings)
 {
+	const uint32_t share = rings < TX_FLOWS ? TX_FLOWS / rings : 1;
+
 	for (uint32_t id = 0; id < tx->size; id++) {
 		memset(ring_buffer(tx, id), 0, f->header);
-		make_frame(ring_buffer(tx, id) + f->header, first + id);
+		make_frame(ring_buffer(tx, id) + f->header, index * share + id % share);
 	}
 }
 
@@ -120,7 +125,7 @@ static struct count transmit(struct vhost_front *fronts, const struct options *o
 		for (uint32_t p = 0; p < o->pairs; p++) {
 			struct ring *tx = &fronts[d].tx[p];
 
-			fill_buffers(&fronts[d], tx, (d * o->pairs + p) * RING);
+			fill_buffers(&fronts[d], tx, d * o->pairs + p, o->devices * o->pairs);
 			for (uint32_t id = 0; id < tx->size; id++, out++)
 				ring_offer(tx, id, length);
 			ring_publish(tx);
