@@ -120,48 +120,96 @@ static const uint8_t *addresses6(const struct vnet_flow *flow, uint8_t choice)
 								flow->addresses;
 }
 
-/* Up to VNET_HASH_BATCH flows. */
-static void hash_some(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
-		      struct vnet_hash *out)
+/*
+ * Reports of a batch, at most VNET_HASH_BATCH flows.
+ * Return: the choice of all of them, 0 if they differ or hash nothing
+ */
+static uint32_t report(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
+		       struct vnet_hash *out)
 {
-	static const uint8_t nowhere[sizeof(flows->addresses)];
+	const uint32_t first = t->choice[flows[0].kind];
+	uint32_t differ = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const uint32_t choice = t->choice[flows[i].kind];
+
+		out[i] = (struct vnet_hash){ .report = choice & CHOICE_REPORT };
+		differ |= choice ^ first;
+	}
+	return differ ? 0 : first;
+}
+
+/* Zero where ports do not count. */
+static inline uint64_t ports(const struct vnet_flow *flow, uint32_t choice)
+{
+	uint32_t loaded;
+
+	memcpy(&loaded, flow->ports, sizeof(loaded));
+	return choice & CHOICE_PORTS ? loaded : 0;
+}
+
+static void run_ipv4(const struct vnet_toeplitz *t, struct vnet_hash_ipv4 *v4, uint32_t *values)
+{
+	for (uint32_t i = v4->count; i % VNET_HASH_GROUP; i++)
+		v4->addresses[i] = v4->ports[i] = 0;
+	t->kernel->ipv4(t, v4, values);
+}
+
+static void run_ipv6(const struct vnet_toeplitz *t, struct vnet_hash_ipv6 *v6, uint32_t *values)
+{
+	static const uint8_t nowhere[sizeof(((struct vnet_flow *)NULL)->addresses)];
+
+	for (uint32_t i = v6->count; i % VNET_HASH_GROUP; i++) {
+		v6->addresses[i] = nowhere;
+		v6->ports[i] = 0;
+	}
+	t->kernel->ipv6(t, v6, values);
+}
+
+/* The common batch: one kind of IPv4, nothing to be sorted. */
+static void hash_same(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
+		      uint32_t choice, struct vnet_hash *out)
+{
+	uint32_t values[VNET_HASH_BATCH];
+	struct vnet_hash_ipv4 v4;
+
+	for (uint32_t i = 0; i < n; i++) {
+		memcpy(&v4.addresses[i], flows[i].addresses, sizeof(uint64_t));
+		v4.ports[i] = ports(&flows[i], choice);
+	}
+	v4.count = n;
+	run_ipv4(t, &v4, values);
+	for (uint32_t i = 0; i < n; i++)
+		out[i].value = values[i];
+}
+
+static void hash_mixed(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
+		       struct vnet_hash *out)
+{
 	uint32_t values[VNET_HASH_BATCH];
 	struct vnet_hash_ipv4 v4;
 	struct vnet_hash_ipv6 v6;
 
 	v4.count = v6.count = 0;
+	/* Written whether it counts or not, and kept if it does: which one it is cannot be guessed. */
 	for (uint32_t i = 0; i < n; i++) {
 		const struct vnet_flow *flow = &flows[i];
 		const uint8_t choice = t->choice[flow->kind];
-		uint64_t ports;
-		uint32_t loaded;
 
-		memcpy(&loaded, flow->ports, sizeof(loaded));
-		ports = choice & CHOICE_PORTS ? loaded : 0;
-		out[i] = (struct vnet_hash){ .report = choice & CHOICE_REPORT };
-		if (choice & CHOICE_IPV4) {
-			memcpy(&v4.addresses[v4.count], flow->addresses, sizeof(uint64_t));
-			v4.ports[v4.count] = ports;
-			v4.index[v4.count++] = (uint8_t)i;
-		} else if (choice & CHOICE_IPV6) {
-			v6.addresses[v6.count] = addresses6(flow, choice);
-			v6.ports[v6.count] = ports;
-			v6.index[v6.count++] = (uint8_t)i;
-		}
+		memcpy(&v4.addresses[v4.count], flow->addresses, sizeof(uint64_t));
+		v6.addresses[v6.count] = addresses6(flow, choice);
+		v4.ports[v4.count] = v6.ports[v6.count] = ports(flow, choice);
+		v4.index[v4.count] = v6.index[v6.count] = (uint8_t)i;
+		v4.count += (choice & CHOICE_IPV4) != 0;
+		v6.count += (choice & CHOICE_IPV6) != 0;
 	}
 	if (v4.count) {
-		for (uint32_t i = v4.count; i % VNET_HASH_GROUP; i++)
-			v4.addresses[i] = v4.ports[i] = 0;
-		t->kernel->ipv4(t, &v4, values);
+		run_ipv4(t, &v4, values);
 		for (uint32_t i = 0; i < v4.count; i++)
 			out[v4.index[i]].value = values[i];
 	}
 	if (v6.count) {
-		for (uint32_t i = v6.count; i % VNET_HASH_GROUP; i++) {
-			v6.addresses[i] = nowhere;
-			v6.ports[i] = 0;
-		}
-		t->kernel->ipv6(t, &v6, values);
+		run_ipv6(t, &v6, values);
 		for (uint32_t i = 0; i < v6.count; i++)
 			out[v6.index[i]].value = values[i];
 	}
@@ -170,7 +218,13 @@ static void hash_some(const struct vnet_toeplitz *t, const struct vnet_flow *flo
 void vnet_hash_batch(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
 		     struct vnet_hash *out)
 {
-	for (uint32_t done = 0; done < n; done += VNET_HASH_BATCH)
-		hash_some(t, flows + done, n - done < VNET_HASH_BATCH ? n - done : VNET_HASH_BATCH,
-			  out + done);
+	for (uint32_t done = 0; done < n; done += VNET_HASH_BATCH) {
+		const uint32_t some = n - done < VNET_HASH_BATCH ? n - done : VNET_HASH_BATCH;
+		const uint32_t choice = report(t, flows + done, some, out + done);
+
+		if (choice & CHOICE_IPV4)
+			hash_same(t, flows + done, some, choice, out + done);
+		else
+			hash_mixed(t, flows + done, some, out + done);
+	}
 }
