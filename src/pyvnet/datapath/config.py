@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ IO_METHODS: Final = ("auto", "plain", "uring")
 DEFAULT_POLL_US: Final = 0
 POLL_US_MAX: Final = 1_000_000_000
 _ANY_CPU: Final = -1
+_BUFFERS: Final = 4  # VNET_URING_BUFFERS: what is short is memory that may be locked
 
 _STEPS: Final = {
     1: "io_uring_setup() is refused",
@@ -118,14 +120,16 @@ class EngineInfo:
         return cls(
             io=IO_METHODS[raw.io],
             io_reason=reason,
-            io_cure=_cure(raw.uring_step) if reason else "",
+            io_cure=_cure(raw.uring_step, raw.uring_errno) if reason else "",
             poll_us=raw.poll_us,
             pinned=bool(raw.pinned),
             hash_kernel=hash_kernel,
         )
 
 
-def _cure(step: int) -> str:
+def _cure(step: int, error: int) -> str:
+    if error == errno.ENOMEM:
+        step = _BUFFERS
     match step:
         case 1 | 5:
             return "set kernel.io_uring_disabled=0 and allow io_uring in the seccomp profile"
