@@ -120,7 +120,7 @@ int main(int argc, char **argv)
 		eal[n++] = "--single-file-segments";
 	}
 	if (rte_eal_init(n, eal) < 0)
-		die("DPDK does not start; it needs root and 256 MiB of huge pages, or --no-huge");
+		die("DPDK does not start; it needs root and 128 MiB of huge pages, or --no-huge");
 	start((uint16_t)option_number(argc, argv, "--ring-size", "256"));
 	wait_for_link();
 	job_run(&job, &nic);

@@ -155,6 +155,16 @@ static inline void source_send(struct source *s)
 
 /* --- jobs --- */
 
+static inline void job_print_tx(uint64_t frames, double seconds, const struct link_counts *before,
+				const struct link_counts *after)
+{
+	printf("{\"mpps\": %.4f, \"frames\": %llu, \"seconds\": %.4f, \"tap_mpps\": %.4f, "
+	       "\"tap_dropped_mpps\": %.4f}\n",
+	       (double)frames / seconds / 1e6, (unsigned long long)frames, seconds,
+	       (double)(after->rx_packets - before->rx_packets) / seconds / 1e6,
+	       (double)(after->rx_dropped - before->rx_dropped) / seconds / 1e6);
+}
+
 static inline void job_tx(const struct job *job, struct nic *nic)
 {
 	uint8_t frame[FRAME_BYTES];
@@ -175,11 +185,7 @@ static inline void job_tx(const struct job *job, struct nic *nic)
 	if (job->interface)
 		after = link_counts(job->interface);
 	seconds = (double)(now_ns() - start) / 1e9;
-	printf("{\"mpps\": %.4f, \"frames\": %llu, \"seconds\": %.4f, \"tap_mpps\": %.4f, "
-	       "\"tap_dropped\": %llu}\n",
-	       (double)frames / seconds / 1e6, (unsigned long long)frames, seconds,
-	       (double)(after.rx_packets - before.rx_packets) / seconds / 1e6,
-	       after.rx_dropped - before.rx_dropped);
+	job_print_tx(frames, seconds, &before, &after);
 }
 
 /* Drain until `end`; what the source sends and loses is its own business. */

@@ -382,7 +382,7 @@ def test_what_fails_at_start(folder: Path, words: list[str], status: int, messag
         (["--fd", "3", "--compat", "lenient"], "there is no compat switch 'lenient'"),
         (["--fd", "3", "--steering", "softwar"], "did you mean 'software'?"),
         (["--fd", "3", "--queue-num-unit", "rings"], "is none of pairs, vrings"),
-        (["--fd", "3", "--port", "pair"], "'pair' is none of tap, pair:FD,FD… and null"),
+        (["--fd", "3", "--port", "pair"], "is none of tap, pair:FD,FD…, null and null:endless"),
         (["--fd", "3", "--tap", "x" * 16], "is too long for an interface"),
         (["--socket-path", "s", "--socket-mode", "888"], "is not an octal mode"),
         (["--socket-path", "s", "--admin", "./s"], "the socket s is used by the admin socket"),

@@ -23,6 +23,12 @@ def test_injected_frames_add_up_per_queue() -> None:
         assert null.describe() == {"kind": "null", "queues": 2}
 
 
+def test_an_endless_port_never_runs_dry() -> None:
+    with Null(2, endless=True) as null:
+        for fd in null.fds:
+            assert os.eventfd_read(fd) > 2**63
+
+
 def test_close_is_idempotent_and_open_is_not() -> None:
     before = open_fds()
     null = Null(3)

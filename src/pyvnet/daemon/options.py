@@ -120,10 +120,11 @@ _TAP_KEYS: Final = ("tap", "tap_persist", "tap_fds", "netns", "bridge")
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """The host port, and its fds where it is made of some."""
+    """The host port: its fds where it is made of some; a null port may be an endless source."""
 
     kind: Literal["tap", "pair", "null"]
     fds: tuple[int, ...] = ()
+    endless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +293,9 @@ def _port(text: str) -> Port:
         return Port("tap")
     if text == "null":
         return Port("null")
-    raise ValueError(f"{text!r} is none of tap, pair:FD,FD… and null")
+    if text == "null:endless":
+        return Port("null", endless=True)
+    raise ValueError(f"{text!r} is none of tap, pair:FD,FD…, null and null:endless")
 
 
 _flag: Final = bool
@@ -312,7 +315,7 @@ HOST_PORT: Final = (
     Option(*("tap-fds", _fds, "N,N…", "tap queues that are open already"), types=(), elements=int),
     Option("netns", _text, "NAME", "network namespace the tap is in"),
     Option("bridge", _interface, "NAME", "make the tap a port of this bridge"),
-    Option("port", _port, "KIND", "tap (default), pair:FD,FD… or null"),
+    Option("port", _port, "KIND", "tap (default), pair:FD,FD…, null or null:endless"),
 )
 DEVICE: Final = (
     Option("name", _text, "NAME", "what logs and status call the device (net0)"),

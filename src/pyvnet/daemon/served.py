@@ -188,7 +188,7 @@ def make_port(options: DeviceOptions) -> NetDevice:
     if options.port is not None and options.port.kind == "pair":
         return PairFds(options.port.fds)
     if options.port is not None and options.port.kind == "null":
-        return Null(options.pairs)
+        return Null(options.pairs, endless=options.port.endless)
     return Tap(
         options.tap,
         queues=options.pairs,

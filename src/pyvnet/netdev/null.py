@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_ENDLESS: Final = 2**64 - 2  # the most an eventfd holds: thousands of years of frames
+
+
 class Null:
     """``Null(queues)``; ``inject(queue, n)`` lets ``n`` frames come in.
+
+    Args:
+        queues: how many.
+        endless: frames come in as fast as the driver takes them, for ever.
 
     Raises:
         UsageError: less than one queue.
@@ -25,10 +32,11 @@ class Null:
 
     kind: Final = "null"
 
-    def __init__(self, queues: int) -> None:
+    def __init__(self, queues: int, *, endless: bool = False) -> None:
         if queues < 1:
             raise UsageError(f"{queues} queues asked for; at least one is needed")
         self._queues = queues
+        self._endless = endless
         self._fds: tuple[int, ...] = ()
 
     @property
@@ -58,6 +66,9 @@ class Null:
                 fds.append(fd)
             undo.pop_all()
         self._fds = tuple(fds)
+        if self._endless:
+            for queue in range(self._queues):
+                self.inject(queue, _ENDLESS)
 
     def inject(self, queue: int, frames: int) -> None:
         """Let ``frames`` frames come in on ``queue``."""

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Variants of rows that go through a tap: who is the back-end, and which job the front-end does."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from bench.lib.drop import drop_behind
+from bench.lib.peers import (
+    TAP_NAME,
+    WINDOW,
+    dpdk_backend,
+    host_side,
+    open_vswitch,
+    raw_tap,
+)
+from bench.lib.process import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from bench.lib.room import Room
+    from bench.lib.row import Measure, Setup
+
+    Drop = Literal["tc", "xdp"] | None
+
+_LOST = 0.02  # of the frames sent; more, and the count is not one of frames delivered
+
+
+def jobs(room: Room, job: str) -> list[object]:
+    """Arguments of every program with the jobs of bench/c/jobs.h."""
+    words: list[object] = ["--job", job, "--interface", TAP_NAME, "--seconds", room.seconds]
+    return [*words, "--window", WINDOW] if job == "rx" else words
+
+
+def figures(job: str, drop: Drop, said: Mapping[str, float]) -> dict[str, float]:
+    """What a program said, held against what the kernel counted."""
+    if job == "rtt":
+        return {"p50": said["p50_us"], "p99": said["p99_us"]}
+    if job == "tx":
+        # What XDP drops, the tap counts as dropped; what goes further, as received.
+        kernel = said["tap_dropped_mpps" if drop == "xdp" else "tap_mpps"]
+        if kernel < (1 - _LOST) * said["mpps"]:
+            raise BenchError(f"{said['mpps']} Mpps taken from the guest, {kernel} seen by the tap")
+        return {"mpps": min(kernel, said["mpps"])}
+    if said["frames"] < (1 - _LOST) * (said["sent"] - WINDOW):
+        raise BenchError(f"{said['sent']:.0f} frames sent, {said['frames']:.0f} came")
+    return {"mpps": said["mpps"]}
+
+
+def pyvnet(
+    job: str, *options: str, drop: Drop = None, own: bool = False, rss: bool = False
+) -> Setup:
+    """``pyvnet serve`` with a tap.
+
+    Args:
+        job: of bench/c/jobs.h.
+        options: more for serve.
+        drop: where frames from the guest are dropped.
+        own: our own front-end, else DPDK's.
+        rss: it negotiates RSS and hash report.
+    """
+
+    @contextmanager
+    def setup(room: Room) -> Iterator[Measure]:
+        serving = room.serve("--tap", TAP_NAME, "--queues", "1", *options)
+        host_side(room)
+        yield measure(room, job, serving.socket, drop, own=own, rss=rss)
+
+    return setup
+
+
+def behind(
+    backend: Callable[[Room], AbstractContextManager[Path]],
+    job: str,
+    *,
+    drop: Drop = None,
+    server: bool = False,
+) -> Setup:
+    """A peer's back-end with DPDK's front-end; ``server``: the back-end connects to that."""
+
+    @contextmanager
+    def setup(room: Room) -> Iterator[Measure]:
+        with backend(room) as path:
+            yield measure(room, job, path, drop, server=server)
+
+    return setup
+
+
+def dpdk(job: str, drop: Drop = None) -> Setup:
+    """DPDK's testpmd between its vhost port and its tap."""
+    return behind(lambda room: dpdk_backend(room, "io", tap=True), job, drop=drop)
+
+
+def ovs(job: str, drop: Drop = None) -> Setup:
+    """Open vSwitch on DPDK."""
+    return behind(open_vswitch, job, drop=drop, server=True)
+
+
+def raw(job: str, drop: Drop = None) -> Setup:
+    """Nothing but io_uring on the tap."""
+
+    @contextmanager
+    def setup(room: Room) -> Iterator[Measure]:
+        raw_tap(room)
+        if drop:
+            drop_behind(room, [TAP_NAME], drop)
+        words = [*jobs(room, job), "--backend-cpu", room.cpus.backend]
+        yield lambda: figures(job, drop, room.run("raw_tap", *words))
+
+    return setup
+
+
+def measure(
+    room: Room,
+    job: str,
+    path: Path,
+    drop: Drop,
+    *,
+    own: bool = False,
+    rss: bool = False,
+    server: bool = False,
+) -> Measure:
+    """Run a front-end once for each measurement."""
+    if drop:
+        drop_behind(room, [TAP_NAME], drop)
+    words = ["--socket", path, *jobs(room, job)]
+    words += ["--rss"] if rss else []
+    words += ["--server"] if server else []
+    name = "frontend" if own else "dpdk_frontend"
+    return lambda: figures(job, drop, room.run(name, *words))
