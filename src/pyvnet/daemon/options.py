@@ -352,7 +352,12 @@ ENGINE: Final = (
         "read and write frames by plain calls, in batches by uring, or auto (default)",
     ),
     Option(
-        *("pin-guest-memory", _flag, "", "spare a copy where guest memory stays where it is"),
+        *(
+            "pin-guest-memory",
+            _flag,
+            "",
+            "spare a copy where guest memory stays where it is (refused so far; status says why)",
+        ),
         types=(bool,),
         flag=True,
     ),

@@ -19,6 +19,11 @@ POLL_US_MAX: Final = 1_000_000_000
 _ANY_CPU: Final = -1
 _BUFFERS: Final = 4  # VNET_URING_BUFFERS: what is short is memory that may be locked
 
+PINNING_REFUSED: Final = (
+    "not available yet: every frame is copied from the engine's own pages, which is what keeps it"
+    " safe from memory whose owner punches holes into it"
+)
+
 _STEPS: Final = {
     1: "io_uring_setup() is refused",
     2: "its rings cannot be mapped",
@@ -50,7 +55,8 @@ class EngineConfig:
         worker_cpus: CPUs the workers run on, in their order and round robin; none:
             wherever the kernel puts them.
         pin_guest_memory: let the kernel keep hold of guest memory, which spares
-            a copy and must be safe: nobody may punch holes into it.
+            a copy and must be safe: nobody may punch holes into it.  Refused so
+            far, with the reason in `EngineInfo.pin_reason`; everything else goes on.
 
     ``PYVNET_IO`` and ``PYVNET_POLL_US`` are the defaults where they are set.
     """
@@ -95,7 +101,8 @@ class EngineInfo:
     """``struct vnet_engine_info``: what an engine runs with.
 
     ``io_reason`` says why it is not io_uring, and is empty where nothing stood
-    in the way; ``io_cure`` what would help.
+    in the way; ``io_cure`` what would help.  ``pin_reason`` says why guest memory
+    is not pinned though that was asked for.
     """
 
     io: str
@@ -103,6 +110,7 @@ class EngineInfo:
     io_cure: str
     poll_us: int
     pinned: bool
+    pin_reason: str
     hash_kernel: str
 
     def check_uring(self) -> None:
@@ -111,7 +119,7 @@ class EngineInfo:
             raise HostError(f"io_uring is not to be had: {self.io_reason}", cure=self.io_cure)
 
     @classmethod
-    def of(cls, raw: Any, hash_kernel: str) -> EngineInfo:
+    def of(cls, raw: Any, hash_kernel: str, *, pin: bool = False) -> EngineInfo:
         """Read the C struct."""
         reason = ""
         if raw.uring_errno or raw.uring_step:
@@ -123,6 +131,7 @@ class EngineInfo:
             io_cure=_cure(raw.uring_step, raw.uring_errno) if reason else "",
             poll_us=raw.poll_us,
             pinned=bool(raw.pinned),
+            pin_reason=PINNING_REFUSED if pin and not raw.pinned else "",
             hash_kernel=hash_kernel,
         )
 

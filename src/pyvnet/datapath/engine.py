@@ -97,6 +97,7 @@ class Engine:
         hashing.follow_environment(native)
         self._native = native
         self._cdata: Any = None
+        self._pin = wanted.pin_guest_memory
         self.pairs = pairs
         self.workers = min(pairs, workers or pairs)
         ffi, lib = native
@@ -132,7 +133,8 @@ class Engine:
         ffi, lib = self._native
         raw = ffi.new("struct vnet_engine_info *")
         lib.vnet_engine_info(self._engine(), raw)
-        return EngineInfo.of(raw, ffi.string(raw.hash_kernel).decode())
+        kernel = ffi.string(raw.hash_kernel).decode()
+        return EngineInfo.of(raw, kernel, pin=self._pin)
 
     @property
     def native(self) -> Native:

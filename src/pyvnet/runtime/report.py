@@ -56,12 +56,14 @@ def engine(of: Engine) -> dict[str, Any]:
     uring: dict[str, Any] = {"available": not info.io_reason}
     if info.io_reason:
         uring |= {"reason": info.io_reason, "cure": info.io_cure}
+    refused = {"guest_memory_reason": info.pin_reason} if info.pin_reason else {}
     return {
         "workers": of.workers,
         "io": info.io,
         "io_uring": uring,
         "poll_us": info.poll_us,
         "guest_memory_pinned": info.pinned,
+        **refused,
         "hash_kernel": info.hash_kernel,
     }
 
