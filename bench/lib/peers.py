@@ -118,7 +118,7 @@ def open_vswitch(room: Room) -> Iterator[Path]:
     settings = [
         "dpdk-init=true",
         f"dpdk-socket-mem={2 * _MEMORY}",
-        "dpdk-extra=--no-pci\\ --in-memory\\ --single-file-segments\\ --no-telemetry",
+        'dpdk-extra="--no-pci --single-file-segments --no-telemetry"',
         f"dpdk-lcore-mask={1 << cpu:#x}",
         f"pmd-cpu-mask={1 << cpu:#x}",
         f"vhost-sock-dir={tmp}",

@@ -30,14 +30,20 @@ if TYPE_CHECKING:
 _LOST = 0.02  # of the frames sent; more, and the count is not one of frames delivered
 
 
-def jobs(room: Room, job: str) -> list[object]:
+def jobs(room: Room, job: str, window: int = WINDOW) -> list[object]:
     """Arguments of every program with the jobs of bench/c/jobs.h."""
     words: list[object] = ["--job", job, "--interface", TAP_NAME, "--seconds", room.seconds]
-    return [*words, "--window", WINDOW] if job == "rx" else words
+    return [*words, "--window", window] if job == "rx" else words
 
 
-def figures(job: str, drop: Drop, said: Mapping[str, float]) -> dict[str, float]:
-    """What a program said, held against what the kernel counted."""
+def figures(
+    job: str, drop: Drop, said: Mapping[str, float], *, lossy: bool = False
+) -> dict[str, float]:
+    """What a program said, held against what the kernel counted.
+
+    Raises:
+        BenchError: they disagree, or frames were lost by one who should lose none.
+    """
     if job == "rtt":
         return {"p50": said["p50_us"], "p99": said["p99_us"]}
     if job == "tx":
@@ -46,7 +52,7 @@ def figures(job: str, drop: Drop, said: Mapping[str, float]) -> dict[str, float]
         if kernel < (1 - _LOST) * said["mpps"]:
             raise BenchError(f"{said['mpps']} Mpps taken from the guest, {kernel} seen by the tap")
         return {"mpps": min(kernel, said["mpps"])}
-    if said["frames"] < (1 - _LOST) * (said["sent"] - WINDOW):
+    if not lossy and said["frames"] < (1 - _LOST) * (said["sent"] - WINDOW):
         raise BenchError(f"{said['sent']:.0f} frames sent, {said['frames']:.0f} came")
     return {"mpps": said["mpps"]}
 
@@ -96,7 +102,11 @@ def dpdk(job: str, drop: Drop = None) -> Setup:
 
 
 def ovs(job: str, drop: Drop = None) -> Setup:
-    """Open vSwitch on DPDK."""
+    """Open vSwitch on DPDK.
+
+    Its bridge's port is served by a thread that wakes up too seldom for a source that
+    waits for it: to this back-end the source sends without waiting, and frames are lost.
+    """
     return behind(open_vswitch, job, drop=drop, server=True)
 
 
@@ -127,8 +137,8 @@ def measure(
     """Run a front-end once for each measurement."""
     if drop:
         drop_behind(room, [TAP_NAME], drop)
-    words = ["--socket", path, *jobs(room, job)]
+    words: list[object] = ["--socket", path, *jobs(room, job, 0 if server else WINDOW)]
     words += ["--rss"] if rss else []
     words += ["--server"] if server else []
     name = "frontend" if own else "dpdk_frontend"
-    return lambda: figures(job, drop, room.run(name, *words))
+    return lambda: figures(job, drop, room.run(name, *words), lossy=server)
