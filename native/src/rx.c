@@ -189,14 +189,21 @@ static bool offloads_allowed(const struct vnet_policy *policy, struct vnet_slot 
 	}
 }
 
-/* filter → MTU → offloads. Return: the counter of frames lost for the same reason; NULL: the driver may see it */
+static void parse(struct vnet_rx_batch *b, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		b->frames[i] = b->slots[i]->frame;
+		b->lens[i] = b->slots[i]->len;
+	}
+	vnet_parse_batch(b->frames, b->lens, n, b->flows);
+}
+
+/* MTU → offloads. Return: the counter of frames lost for the same reason; NULL: the driver may see it */
 static uint64_t *verdict(const struct vnet_policy *policy, struct vnet_pair_stats *stats,
 			 struct vnet_slot *slot, const struct vnet_flow *flow)
 {
 	struct virtio_net_hdr_v1 header;
 
-	if (!vnet_filter_passes(&policy->filter, slot->frame, slot->len, flow))
-		return &stats->rx_drop_filtered;
 	memcpy(&header, slot->header, sizeof(header));
 	if (VNET_GUARD(RX_MTU, too_long(policy, slot, &header, flow)))
 		return &stats->rx_drop_mtu;
@@ -205,31 +212,53 @@ static uint64_t *verdict(const struct vnet_policy *policy, struct vnet_pair_stat
 	return NULL;
 }
 
+/* Nothing is asked for, and it is short enough whatever tags it has: no verdict needs more. */
+static bool is_plain(const struct vnet_policy *policy, const struct vnet_slot *slot)
+{
+	const uint8_t *header = slot->header;
+
+	return !(header[offsetof(struct virtio_net_hdr_v1, flags)] |
+		 header[offsetof(struct virtio_net_hdr_v1, gso_type)]) &&
+	       (!policy->mtu || slot->len <= policy->mtu);
+}
+
 /*
  * parse → filter → MTU → offloads: frames the driver may not see leave the batch.
- * Return: how many are left, with a flow each
+ * A frame is parsed only if somebody asks for what is found there.
+ * Return: how many are left, with a flow each if it is hashed
  */
 static uint32_t judge(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
 {
+	const struct vnet_policy *policy = w->policy;
+	bool filtered = !(policy->filter.modes & VNET_FILTER_PROMISC);
+	bool parsed = filtered || policy->wants_hash;
 	struct vnet_rx_batch *b = &w->scratch.rx;
 	uint32_t left = 0;
 
+	if (parsed)
+		parse(b, n);
 	for (uint32_t i = 0; i < n; i++) {
-		b->frames[i] = b->slots[i]->frame;
-		b->lens[i] = b->slots[i]->len;
-	}
-	vnet_parse_batch(b->frames, b->lens, n, b->flows);
-	for (uint32_t i = 0; i < n; i++) {
-		uint64_t *drop = verdict(w->policy, &pair->stats, b->slots[i], &b->flows[i]);
+		struct vnet_slot *slot = b->slots[i];
+		struct vnet_flow *flow = &b->flows[i];
+		uint64_t *drop = NULL;
 
+		if (filtered &&
+		    !vnet_filter_passes(&policy->filter, slot->frame, slot->len, flow)) {
+			drop = &pair->stats.rx_drop_filtered;
+		} else if (is_plain(policy, slot)) {
+			slot->shown = (struct virtio_net_hdr_v1){ 0 };
+		} else {
+			if (!parsed)
+				vnet_parse(slot->frame, slot->len, flow);
+			drop = verdict(policy, &pair->stats, slot, flow);
+		}
 		if (drop) {
 			vnet_count(drop, 1);
 			continue;
 		}
-		if (left != i) {
-			b->slots[left] = b->slots[i];
-			b->flows[left] = b->flows[i];
-		}
+		b->slots[left] = slot;
+		if (parsed && left != i)
+			b->flows[left] = *flow;
 		left++;
 	}
 	return left;

@@ -92,18 +92,27 @@ static int pop_more(struct window *win, uint64_t missing)
 	return got;
 }
 
-/* The header of the frame as the driver negotiated it, into private memory (U-03: no old bytes). */
-static uint32_t build_header(const struct vnet_worker *w, const struct vnet_slot *slot,
-			     uint32_t buffers, struct virtio_net_hdr_v1_hash *header)
+/*
+ * The header of the frame as the driver negotiated it, made in private memory (U-03: no old bytes).
+ * Return: its length
+ */
+static uint32_t write_header(const struct vnet_worker *w, const struct vnet_slot *slot,
+			     uint32_t buffers, const struct iovec *iov)
 {
-	*header = (struct virtio_net_hdr_v1_hash){
+	struct virtio_net_hdr_v1_hash header = {
 		.v1 = slot->shown,
 		.hash_value_low = (uint16_t)slot->hash_value,
 		.hash_value_high = (uint16_t)(slot->hash_value >> 16),
 		.hash_report = slot->hash_report,
 	};
-	header->v1.num_buffers = (uint16_t)buffers;
-	return w->policy->header_length;
+
+	header.v1.num_buffers = (uint16_t)buffers;
+	if (w->policy->header_length == sizeof(header.v1)) {
+		vnet_mem_write(iov, 0, &header, sizeof(header.v1));
+		return sizeof(header.v1);
+	}
+	vnet_mem_write(iov, 0, &header, sizeof(header));
+	return sizeof(header);
 }
 
 /* Fill the chains taken.  Every buffer but the last is filled to the brim (NET-RX-02). */
@@ -111,11 +120,9 @@ static void fill(struct window *win, const struct vnet_slot *slot)
 {
 	const struct vnet_chain *chains = win->w->scratch.chains;
 	const struct iovec *iov = &win->w->scratch.pieces.iov[chains[win->begin].first];
-	struct virtio_net_hdr_v1_hash header;
-	uint32_t length = build_header(win->w, slot, win->at - win->begin, &header);
+	uint32_t length = write_header(win->w, slot, win->at - win->begin, iov);
 	uint32_t need = length + slot->len;
 
-	vnet_mem_write(iov, 0, &header, length);
 	vnet_mem_write(iov, length, slot->frame, slot->len);
 	for (uint32_t i = win->begin; i < win->at; i++) {
 		win->lens[i] = chains[i].write_bytes < need ? chains[i].write_bytes : need;
@@ -153,6 +160,19 @@ static enum place unfit(struct window *win)
 	win->at = win->begin;
 	win->too_big++;
 	return DROPPED;
+}
+
+/* The commonest chain takes all of the frame, and there is nothing to find fault with. */
+static bool place_short(struct window *win, const struct vnet_slot *slot)
+{
+	const struct vnet_chain *chain = &win->w->scratch.chains[win->at];
+
+	if (win->at >= win->have || chain->readable || !chain->writable ||
+	    chain->write_bytes < (uint64_t)win->w->policy->header_length + slot->len)
+		return false;
+	win->at++;
+	fill(win, slot);
+	return true;
 }
 
 /* Take chains until the frame fits, then fill them: all or nothing. */
@@ -241,7 +261,7 @@ uint32_t vnet_rx_place(struct vnet_worker *w, struct vnet_pair *pair,
 	w->scratch.pieces.count = 0;
 	for (; done < n; done++) {
 		win.wanted = n - done;
-		if (place(&win, slots[done]) == NO_BUFFERS)
+		if (!place_short(&win, slots[done]) && place(&win, slots[done]) == NO_BUFFERS)
 			break;
 	}
 	push(&win);
