@@ -156,6 +156,8 @@ static inline void vnet_mem_write(const struct iovec *iov, uint32_t skip, const 
 {
 	if (!len || skip >= iov->iov_len || len > iov->iov_len - skip)
 		vnet_mem_write_pieces(iov, skip, from, len);
+	else if (__builtin_constant_p(len))
+		memcpy((uint8_t *)iov->iov_base + skip, from, len);
 	else
 		vnet_mem_copy((uint8_t *)iov->iov_base + skip, from, len);
 }

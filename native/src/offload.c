@@ -165,6 +165,12 @@ enum vnet_offload_result vnet_offload_receive(uint32_t allowed, struct virtio_ne
 {
 	bool alone = !(allowed & VNET_OFFLOAD_CSUM) && header->gso_type == VIRTIO_NET_HDR_GSO_NONE;
 
+	if (!vnet_offload_asked(header)) { /* as most */
+		*shown = (struct virtio_net_hdr_v1){ 0 };
+		if (allowed & VNET_OFFLOAD_CSUM)
+			shown->flags = header->flags & VIRTIO_NET_HDR_F_DATA_VALID;
+		return VNET_OFFLOAD_AS_IT_IS;
+	}
 	if (!vnet_offload_clean(alone ? VNET_OFFLOAD_CSUM : allowed, header, frame, len, len, flow,
 				shown))
 		return VNET_OFFLOAD_REFUSED;

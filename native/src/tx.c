@@ -85,23 +85,33 @@ static void assemble(struct vnet_worker *w, const struct vnet_chain *chain, stru
 	b->iov_count += count;
 }
 
+static bool judge_asking(const struct vnet_worker *w, const struct virtio_net_hdr_v1 *header,
+			 uint8_t *to, const uint8_t *head, uint32_t head_len, uint32_t len)
+{
+	struct virtio_net_hdr_v1 clean;
+	struct vnet_flow flow;
+
+	if (header->gso_type != VIRTIO_NET_HDR_GSO_NONE)
+		vnet_parse(head, head_len, &flow);
+	if (!vnet_offload_clean(w->policy->tx_offloads, header, head, head_len, len, &flow, &clean))
+		return false;
+	memcpy(to, &clean, sizeof(clean));
+	return true;
+}
+
 /*
  * OUR-TX-12: judge the driver's header at @from, and write the one for the host port to @to.
  * @head:	the frame's first @head_len bytes of @len; all of these in private memory
  */
-static bool judge(const struct vnet_worker *w, const uint8_t *from, uint8_t *to,
-		  const uint8_t *head, uint32_t head_len, uint32_t len)
+static inline bool judge(const struct vnet_worker *w, const uint8_t *from, uint8_t *to,
+			 const uint8_t *head, uint32_t head_len, uint32_t len)
 {
-	struct virtio_net_hdr_v1 header, clean = { 0 };
-	struct vnet_flow flow;
+	struct virtio_net_hdr_v1 header;
 
 	memcpy(&header, from, sizeof(header));
-	if (header.gso_type != VIRTIO_NET_HDR_GSO_NONE)
-		vnet_parse(head, head_len, &flow);
-	if (vnet_offload_asked(&header) && !vnet_offload_clean(w->policy->tx_offloads, &header,
-							       head, head_len, len, &flow, &clean))
-		return false;
-	memcpy(to, &clean, sizeof(clean));
+	if (vnet_offload_asked(&header))
+		return judge_asking(w, &header, to, head, head_len, len);
+	memset(to, 0, sizeof(header));
 	return true;
 }
 

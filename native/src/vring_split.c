@@ -325,26 +325,26 @@ static void split_rewind(struct vnet_vring *vr, const struct vnet_chain *chains,
 	vr->doomed = VNET_BREAK_NONE; /* read again, behind these */
 }
 
-static void stage(struct vnet_vring *vr, uint16_t head, uint32_t len)
+static void split_push_burst(struct vnet_vring *vr, const struct vnet_chain *chains,
+			     const uint32_t *lens, uint32_t count)
 {
-	vnet_mem_store_used(&vr->used_ring[vr->next_used & vr->size_mask], head, len);
-	vr->next_used++;
-	vr->staged[vr->staged_count++] = head;
+	uint16_t *staged = vr->staged + vr->staged_count;
+	struct virtq_used_elem *ring = vr->used_ring;
+	uint16_t at = vr->next_used, mask = vr->size_mask;
+
+	if (!vr->running)
+		return;
+	for (uint32_t i = 0; i < count; i++, at++) {
+		vnet_mem_store_used(&ring[at & mask], chains[i].head, lens ? lens[i] : 0);
+		staged[i] = chains[i].head;
+	}
+	vr->next_used = at;
+	vr->staged_count += count;
 }
 
 static void split_push(struct vnet_vring *vr, uint16_t head, uint32_t len)
 {
-	if (vr->running)
-		stage(vr, head, len);
-}
-
-static void split_push_burst(struct vnet_vring *vr, const struct vnet_chain *chains,
-			     const uint32_t *lens, uint32_t count)
-{
-	if (!vr->running)
-		return;
-	for (uint32_t i = 0; i < count; i++)
-		stage(vr, chains[i].head, lens ? lens[i] : 0);
+	split_push_burst(vr, &(struct vnet_chain){ .head = head }, &len, 1);
 }
 
 /* "vring_need_event": did used.idx pass used_event on its way from old to new? */
