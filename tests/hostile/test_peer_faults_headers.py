@@ -167,7 +167,7 @@ def test_offloads_asked_for_frames_that_have_none(rig: Rig, variant: str, repeat
 def test_no_assertion_can_be_reached_from_input() -> None:
     """There is none but those of the compiler."""
     for source in sorted((ROOT / "native").rglob("*.[ch]")):
-        if "fuzz" in source.parts:
+        if not {"fuzz", "count"}.isdisjoint(source.parts):  # programs of their own
             continue
         text = re.sub(r"/\*.*?\*/", "", source.read_text(), flags=re.DOTALL)
         assert not re.search(r"(?<!static_)\bassert\s*\(|\babort\s*\(|\bexit\s*\(", text), source
