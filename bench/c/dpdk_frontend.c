@@ -102,7 +102,7 @@ int main(int argc, char **argv)
 			  "--vdev",
 			  vdev,
 			  "-m",
-			  "256" };
+			  "128" };
 	int n = 12;
 
 	job_options(&job, argc, argv);
