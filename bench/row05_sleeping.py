@@ -106,4 +106,5 @@ ROW = Row(
         Goal("idle_cpu", of=IDLE, at_most=0.1),
     ),
     rounds=5,
+    warm_up=0,
 )
