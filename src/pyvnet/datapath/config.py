@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 IO_METHODS: Final = ("auto", "plain", "uring")
-DEFAULT_POLL_US: Final = 0
+DEFAULT_POLL_US: Final = 50
 POLL_US_MAX: Final = 1_000_000_000
 _ANY_CPU: Final = -1
 _BUFFERS: Final = 4  # VNET_URING_BUFFERS: what is short is memory that may be locked
