@@ -16,7 +16,6 @@ from bench.lib.row import Figure, Goal, Row, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from bench.lib.room import Room
     from bench.lib.row import Measure, Setup
@@ -26,28 +25,24 @@ OWN: Final = "pyvnet, own front-end"
 RSS: Final = "pyvnet, own front-end, RSS + hash report"
 
 
-def both(room: Room, sink: Path, source: Path, name: str, *words: str) -> Measure:
-    """Drive to a device that swallows, then from one that makes."""
-
-    def take() -> dict[str, float]:
-        found = {}
-        for figure, job, path in (("to_device", "tx", sink), ("to_driver", "rx", source)):
-            half = ("--job", job, "--socket", path, "--seconds", room.seconds / 2)
-            found[figure] = room.run(name, *half, *words)["mpps"]
-        return found
-
-    return take
-
-
 def pyvnet(name: str, *words: str) -> Setup:
-    """``pyvnet serve`` on a null port."""
+    """``pyvnet serve`` on a null port; one at a time, for an endless one never sleeps."""
 
     @contextmanager
     def setup(room: Room) -> Iterator[Measure]:
-        sink, source = (
-            room.serve("--port", port, "--queues", "1").socket for port in ("null", "null:endless")
-        )
-        yield both(room, sink, source, name, *words)
+        def take() -> dict[str, float]:
+            found = {}
+            for figure, job, port in (
+                ("to_device", "tx", "null"),
+                ("to_driver", "rx", "null:endless"),
+            ):
+                serving = room.serve("--port", port, "--queues", "1")
+                half = ("--job", job, "--socket", serving.socket, "--seconds", room.seconds / 2)
+                found[figure] = room.run(name, *half, *words)["mpps"]
+                serving.process.close()
+            return found
+
+        yield take
 
     return setup
 
