@@ -33,7 +33,7 @@ _USO: Final = Feature.GUEST_USO4 | Feature.GUEST_USO6 | Feature.HOST_USO
 # What a device and its front-end may hold open at once, to be set aside before it starts.
 _FDS_PER_RING: Final = 6  # kick, call and err: the session's and the engine's own
 _FDS_PER_PORT_QUEUE: Final = 2
-_FDS_PER_WORKER: Final = 2  # epoll and wake
+_FDS_PER_WORKER: Final = 3  # epoll, wake and io_uring
 # Listener, connection, back-end channel, controlq's kick, engine events, namespace, carrier;
 # fds of a message under way, and of memory regions.
 _FDS_PER_DEVICE: Final = 7 + MESSAGE_FDS + 8
