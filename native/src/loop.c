@@ -283,11 +283,15 @@ static enum rest ask_for_kicks(struct vnet_worker *w)
 	return rest;
 }
 
-/* Said before the last look at the inbound queue; pairs with vnet_worker_wake(). */
+/*
+ * Said before the last look at the inbound queue; pairs with vnet_worker_wake().  A command is
+ * looked for as well: the round just done may have taken its edge after it was looked for.
+ * Return: nothing came meanwhile
+ */
 static bool say_asleep(struct vnet_worker *w)
 {
 	atomic_exchange(&w->sleeping, true);
-	return !vnet_queue_ready(&w->inbound);
+	return !vnet_queue_ready(&w->inbound) && !atomic_load(&w->command);
 }
 
 static void rest(struct vnet_worker *w)

@@ -19,7 +19,8 @@
  *
  *   Nothing is lost between looking and sleeping: kicks are asked for, then the
  *   ring is looked at again (vring arm); `sleeping` is set, then the inbound
- *   queue is looked at again; a command was put before the wake fd is written.
+ *   queue is looked at again, and so is the command, which is put before the wake
+ *   fd is written: its edge may have been taken by a round that had looked already.
  *   Host port queues are watched by level.  Eventfds are watched by edge: every
  *   write is an event, and nothing is gained by reading them.
  *

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,18 @@ def test_no_chain_is_overlooked_on_the_way_to_sleep(event_idx: bool, poll_us: in
             rig.send(0, frame_of(0, serial))
             assert rig.from_wire(0, 1)
             rig.sent(0)
+
+
+@pytest.mark.timeout(60, method="thread")  # nothing else ends a wait for a worker
+@pytest.mark.parametrize("poll_us", [0, 5])
+def test_no_command_is_overlooked_on_the_way_to_sleep(poll_us: int) -> None:
+    """Each command waits for its answer: a worker that slept over one would hang for ever."""
+    pause = random.Random(1)
+    with Rig(pairs=4, workers=1, config=EngineConfig(poll_us=poll_us)) as rig:
+        for _ in range(60000):
+            rig.barrier()
+            for _ in range(pause.randrange(400)):
+                pass
 
 
 def test_workers_run_on_the_cpus_they_were_given() -> None:
