@@ -69,6 +69,7 @@ def test_frames_after_a_hole_was_punched_are_seen_whole(
                 frames = sent(wire, serial)
                 assert taken(rig) == frames
                 owner.madvise(mmap.MADV_REMOVE, at - region.gpa, 128 * PAGE)
-                assert not any(rig.memory.read(at, 128 * PAGE))
+                # The kernel may have sent a frame of its own meanwhile.
+                assert HEAD not in rig.memory.read(at, 128 * PAGE)
         assert rig.engine.info().pinned is False
         assert bool(rig.engine.info().pin_reason) is pin
