@@ -195,7 +195,7 @@ bench-quick: setup bench-build ## the same in short: fewer rounds, wider interva
 
 # --- instructions -----------------------------------------------------------------
 
-build/count/frames: native/count/frames.c bench/c/driver_ring.h $(C_SOURCES) $(C_HEADERS)
+build/count/frames: native/count/frames.c bench/c/device_ring.h bench/c/driver_ring.h $(C_SOURCES) $(C_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -Ibench/c -O2 -g $(WARNINGS) -o $@ $(filter %.c,$^)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from bench.lib.needs import TAP, built
+from bench.lib.peers import TAP_NAME, quiet
 from bench.lib.process import BenchError
 from bench.lib.row import Figure, Goal, Row, Variant
 
@@ -20,14 +21,8 @@ if TYPE_CHECKING:
 PLAIN: Final = "C program, as many wake-ups"
 OURS: Final = "pyvnet, default mode"
 IDLE: Final = "pyvnet, default mode, idle"
-_TAP: Final = "bench0"
 _SETTLES: Final = 0.3  # seconds until an idle device has nothing left to do
 _WATCHED: Final = 3.0  # times the seconds of a measurement
-
-
-def quiet(room: Room) -> None:
-    """Keep the kernel from speaking on new interfaces."""
-    room.command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
 
 
 @contextmanager
@@ -35,20 +30,20 @@ def plain(room: Room) -> Iterator[Measure]:
     """A device that does the least: read, one bell, write."""
     quiet(room)
     options = ("--device-cpu", room.cpus.backend, "--seconds", room.seconds)
-    yield lambda: trips(room.run("wakeups", "--tap", _TAP, *options))
+    yield lambda: trips(room.run("wakeups", "--tap", TAP_NAME, *options))
 
 
 @contextmanager
 def ours(room: Room) -> Iterator[Measure]:
     """As a user starts it, without any option that is about speed."""
     quiet(room)
-    serving = room.serve("--tap", _TAP, "--queues", "1")
+    serving = room.serve("--tap", TAP_NAME, "--queues", "1")
     options = ("--socket", serving.socket, "--seconds", room.seconds)
 
     def take() -> dict[str, float]:
-        before = room.counters(_TAP)
-        result = room.run("wakeups", "--tap", _TAP, *options)
-        read = room.counters(_TAP).tx_packets - before.tx_packets
+        before = room.counters(TAP_NAME)
+        result = room.run("wakeups", "--tap", TAP_NAME, *options)
+        read = room.counters(TAP_NAME).tx_packets - before.tx_packets
         if read < result["rounds"]:
             raise BenchError(f"{result['rounds']} round trips, but {read} frames read off the tap")
         return trips(result)
@@ -60,9 +55,9 @@ def ours(room: Room) -> Iterator[Measure]:
 def idle(room: Room) -> Iterator[Measure]:
     """A front-end that has had traffic stays connected and does nothing."""
     quiet(room)
-    serving = room.serve("--tap", _TAP, "--queues", "1")
+    serving = room.serve("--tap", TAP_NAME, "--queues", "1")
     words = ("--socket", serving.socket, "--seconds", 0.2, "--stay", 1)
-    front = room.program("wakeups", "--tap", _TAP, *words)
+    front = room.program("wakeups", "--tap", TAP_NAME, *words)
     front.until(r"p50_us")
 
     def take() -> dict[str, float]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from bench.lib.drop import drop_behind
 from bench.lib.needs import TAP, built
+from bench.lib.peers import TAP_NAME, quiet
 from bench.lib.process import BenchError
 from bench.lib.row import Figure, Goal, Row, Variant
 from pyvnet.netdev import rtnl
@@ -61,12 +62,12 @@ def footprint(serving: Serving, devices: int, workers: int) -> dict[str, float]:
 @contextmanager
 def queues(room: Room, pairs: int) -> Iterator[Measure]:
     """One device of so many queue pairs."""
-    room.command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
-    serving = room.serve("--tap", "bench0", "--queues", str(pairs))
-    drop_behind(room, ["bench0"])
+    quiet(room)
+    serving = room.serve("--tap", TAP_NAME, "--queues", str(pairs))
+    drop_behind(room, [TAP_NAME])
 
     def take() -> dict[str, float]:
-        seen = transmit(room, ["bench0"], [serving.socket], pairs, serving)
+        seen = transmit(room, [TAP_NAME], [serving.socket], pairs, serving)
         return {"ns": seen["ns"], "threads": seen["threads"]}
 
     yield take
@@ -75,7 +76,7 @@ def queues(room: Room, pairs: int) -> Iterator[Measure]:
 @contextmanager
 def devices(room: Room, count: int) -> Iterator[Measure]:
     """So many devices of one queue pair in one process."""
-    room.command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+    quiet(room)
     taps = [f"bench{index}" for index in range(count)]
     sockets = [room.socket() for _ in taps]
     tables = [
@@ -92,10 +93,10 @@ def devices(room: Room, count: int) -> Iterator[Measure]:
 @contextmanager
 def flows(room: Room, count: int, pairs: int) -> Iterator[Measure]:
     """So many flows into one device that hashes and steers each frame."""
-    room.command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+    quiet(room)
     words = ("--queues", str(pairs), "--workers", "1", "--poll-us", "0")
-    serving = room.serve("--tap", "bench0", *words)
-    options = ("--mode", "rx", "--tap", "bench0", "--pairs", pairs, "--flows", count)
+    serving = room.serve("--tap", TAP_NAME, *words)
+    options = ("--mode", "rx", "--tap", TAP_NAME, "--pairs", pairs, "--flows", count)
 
     def take() -> dict[str, float]:
         before = serving.cpu_seconds()

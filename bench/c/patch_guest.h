@@ -6,9 +6,8 @@
 #ifndef PYVNET_BENCH_PATCH_GUEST_H
 #define PYVNET_BENCH_PATCH_GUEST_H
 
-#include "driver_ring.h"
+#include "device_ring.h"
 #include "pyvnet/virtio_abi.h"
-#include "pyvnet/vnet.h"
 #include "tcp_pair.h"
 
 #define GUEST_RING 256u
@@ -30,23 +29,6 @@ static inline void guest_check(int error, const char *what)
 	errno = -error;
 	if (error < 0)
 		tcp_pair_fail(what, "");
-}
-
-static inline void guest_start(struct guest *g, const struct ring *r, uint32_t index)
-{
-	const struct vnet_queue_config config = {
-		.index = index,
-		.size = r->size,
-		.desc_table = (uintptr_t)r->desc,
-		.avail_ring = (uintptr_t)r->avail,
-		.used_ring = (uintptr_t)r->used,
-		.event_idx = r->event_idx,
-		.kick_fd = r->kick_fd,
-		.call_fd = r->call_fd,
-		.err_fd = -1,
-	};
-
-	guest_check(vnet_engine_start_queue(g->engine, &config), "starting a ring");
 }
 
 static inline void guest_policy(struct guest *g, bool gso)
@@ -73,22 +55,13 @@ static inline void guest_policy(struct guest *g, bool gso)
 static inline void guest_rings(struct guest *g, uint32_t receive, uint32_t transmit)
 {
 	uint16_t size = receive == GUEST_FRAME_GSO ? GUEST_RING_GSO : GUEST_RING;
-	struct vnet_region region;
-	struct vnet_mem *mem;
 
 	if (ring_mem_open(&g->memory, ring_bytes(size, receive) + ring_bytes(GUEST_RING, transmit)))
 		tcp_pair_fail("making guest memory", "");
 	if (ring_init(&g->receive, &g->memory, size, receive, true, true) ||
 	    ring_init(&g->transmit, &g->memory, GUEST_RING, transmit, false, true))
 		tcp_pair_fail("making a ring", "");
-	region = (struct vnet_region){
-		.gpa = (uintptr_t)g->memory.base,
-		.size = g->memory.size,
-		.fd = g->memory.fd,
-	};
-	guest_check(vnet_mem_create(&region, 1, &mem), "describing guest memory");
-	guest_check(vnet_engine_set_memory(g->engine, mem), "setting guest memory");
-	vnet_mem_put(mem);
+	guest_check(device_set_memory(g->engine, &g->memory), "describing guest memory");
 }
 
 /** guest_open() - a device with both rings running and all receive buffers offered */
@@ -101,8 +74,8 @@ static inline void guest_open(struct guest *g, const struct vnet_engine_config *
 	guest_check(vnet_engine_create(config, &g->engine), "making a device");
 	guest_rings(g, merge ? GUEST_PAGE : frame, frame);
 	guest_policy(g, gso);
-	guest_start(g, &g->receive, 0);
-	guest_start(g, &g->transmit, 1);
+	guest_check(device_start_ring(g->engine, &g->receive, 0), "starting a ring");
+	guest_check(device_start_ring(g->engine, &g->transmit, 1), "starting a ring");
 	ring_fill(&g->receive);
 	for (uint16_t i = 0; i < GUEST_RING; i++)
 		g->free[g->free_count++] = i;

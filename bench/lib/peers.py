@@ -57,6 +57,11 @@ OVS_NEEDS: Final = (
 )
 
 
+def quiet(room: Room) -> None:
+    """Keep the kernel from speaking on interfaces to come."""
+    room.command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+
+
 def host_side(room: Room, interface: str = TAP_NAME) -> None:
     """Bring the host's end up with an address, and tell it where the guest is."""
     room.command("sysctl", "-qw", f"net.ipv6.conf.{interface}.disable_ipv6=1")

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from bench.lib.drop import drop_behind
 from bench.lib.peers import (
+    DPDK_NEEDS,
+    OVS_NEEDS,
+    PYVNET_NEEDS,
+    RAW_NEEDS,
     TAP_NAME,
     WINDOW,
     dpdk_backend,
@@ -16,6 +20,7 @@ from bench.lib.peers import (
     raw_tap,
 )
 from bench.lib.process import BenchError
+from bench.lib.row import Variant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +31,11 @@ if TYPE_CHECKING:
     from bench.lib.row import Measure, Setup
 
     Drop = Literal["tc", "xdp"] | None
+
+PYVNET: Final = "pyvnet"
+DPDK: Final = "DPDK net_vhost + net_tap"
+OVS: Final = "OVS-DPDK, internal port"
+RAW: Final = "raw io_uring, no guest"
 
 _LOST = 0.02  # of the frames sent; more, and the count is not one of frames delivered
 
@@ -122,6 +132,16 @@ def raw(job: str, drop: Drop = None) -> Setup:
         yield lambda: figures(job, drop, room.run("raw_tap", *words))
 
     return setup
+
+
+def everybody(job: str, drop: Drop = None) -> tuple[Variant, ...]:
+    """All four, as they are made for frames of one way."""
+    return (
+        Variant(PYVNET, pyvnet(job, drop=drop), PYVNET_NEEDS, ours=True),
+        Variant(DPDK, dpdk(job, drop), DPDK_NEEDS),
+        Variant(OVS, ovs(job, drop), OVS_NEEDS),
+        Variant(RAW, raw(job, drop), RAW_NEEDS),
+    )
 
 
 def measure(

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
-#include "driver_ring.h"
+#include "device_ring.h"
 #include "worker.h"
 
 #define BATCH 32u
@@ -199,22 +199,6 @@ static void make_policy(struct bed *bed, bool hash)
 	CHECK(!vnet_policy_create(&config, &bed->policy));
 }
 
-static void start_queue(struct bed *bed, const struct ring *r, uint32_t index)
-{
-	const struct vnet_queue_config config = {
-		.index = index,
-		.size = r->size,
-		.desc_table = (uintptr_t)r->desc,
-		.avail_ring = (uintptr_t)r->avail,
-		.used_ring = (uintptr_t)r->used,
-		.kick_fd = r->kick_fd,
-		.call_fd = r->call_fd,
-		.err_fd = -1,
-	};
-
-	CHECK(!vnet_engine_start_queue(bed->engine, &config));
-}
-
 static void open_device(struct bed *bed)
 {
 	const int32_t fds[1] = { bed->credits };
@@ -226,25 +210,16 @@ static void open_device(struct bed *bed)
 		.port_count = 1,
 		.io = VNET_IO_PLAIN,
 	};
-	struct vnet_region region;
-	struct vnet_mem *mem;
 
 	CHECK(!vnet_engine_create(&config, &bed->engine));
 	CHECK(!ring_mem_open(&bed->memory, 2 * ring_bytes(RING, ROOM)));
 	CHECK(!ring_init(&bed->receive, &bed->memory, RING, ROOM, true, false));
 	CHECK(!ring_init(&bed->transmit, &bed->memory, RING, ROOM, false, false));
-	region = (struct vnet_region){
-		.gpa = (uintptr_t)bed->memory.base,
-		.size = bed->memory.size,
-		.fd = bed->memory.fd,
-	};
-	CHECK(!vnet_mem_create(&region, 1, &mem));
-	CHECK(!vnet_engine_set_memory(bed->engine, mem));
-	vnet_mem_put(mem);
+	CHECK(!device_set_memory(bed->engine, &bed->memory));
 	CHECK(!vnet_engine_set_policy(bed->engine, bed->policy));
 	ring_fill(&bed->receive);
-	start_queue(bed, &bed->receive, 0);
-	start_queue(bed, &bed->transmit, 1);
+	CHECK(!device_start_ring(bed->engine, &bed->receive, 0));
+	CHECK(!device_start_ring(bed->engine, &bed->transmit, 1));
 }
 
 static void close_device(struct bed *bed)
