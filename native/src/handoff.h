@@ -10,7 +10,8 @@
  *   worker's inbound queue: what it was read into is registered with the
  *   reader's io_uring, and needed again at once.
  *   Slots are made once, so many per worker; when none is free, or the inbound
- *   queue is full, the frame is dropped and counted (rx_drop_handoff).
+ *   queue is full, the frame is dropped and counted (rx_drop_handoff).  Beside
+ *   the pool each pair has slots of its own, for frames that wait for buffers.
  *
  *   Both the pool and the inbound queues are bounded queues of slot numbers
  *   after Vyukov: every cell carries a sequence number that says whose turn it
@@ -30,7 +31,10 @@
 
 #define VNET_SLOT_NONE UINT32_MAX
 
-/* One frame in private memory.  data holds the port's header, then the frame, 16-aligned. */
+/*
+ * One frame in private memory, behind what is known of it.  The port's header ends where the
+ * frame begins, so that one read fills both; copies go as far as the frame does.
+ */
 struct vnet_slot {
 	uint32_t len; /* bytes of the frame, without header */
 	uint32_t hash_value;
@@ -83,7 +87,7 @@ bool vnet_queue_ready(struct vnet_queue *q);
 
 /**
  * vnet_slots_init() - reserve slots; their pages become real when first used
- * @kept:	the first so many belong to somebody
+ * @kept:	the first so many, which belong to pairs
  * @count:	those behind them are the pool
  */
 int vnet_slots_init(struct vnet_slots *slots, uint32_t kept, uint32_t count);

@@ -12,7 +12,7 @@
  *
  *   A kick fd at its end (closed far end, an error that stays) is readable for
  *   ever.  It is let go of, and its ring is looked at from time to time, as one
- *   that came without a kick fd (worker.c).
+ *   that came without a kick fd (loop.c).
  */
 #ifndef PYVNET_NOTIFY_H
 #define PYVNET_NOTIFY_H

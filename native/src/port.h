@@ -39,7 +39,7 @@ struct vnet_port_ops {
 	/*
 	 * Read whole frames with their headers, each to its slot's header and frame.
 	 * @slots:	@n of them; those of @io, in order, unless it is one alone
-	 * @lengths:	bytes of each; -EMSGSIZE: it was cut off and is lost; -EAGAIN: none is here
+	 * @lengths:	bytes of each; -EMSGSIZE: it was cut off and is lost; else -errno: none is here
 	 * Return: how many lengths say something; -errno when there is no frame at all
 	 */
 	int (*recv)(struct vnet_port_queue *pq, struct vnet_port_io *io,

@@ -14,9 +14,10 @@
  *
  *   A worker sleeps in epoll_wait().  It is woken by a host port queue, a kick,
  *   or its wake fd (command, or frames in its inbound queue).  Before it
- *   sleeps it says so in `sleeping` and looks at the inbound queue once more;
- *   a producer first puts the frame, then looks at `sleeping`.  How it spends
- *   the time between is told in loop.h.
+ *   sleeps it says so in `sleeping`, then looks once more at the inbound queue
+ *   and for a command.  A producer first puts the frame, then looks at `sleeping`;
+ *   a command is put first, then the wake fd is written, sleeping or not.  How
+ *   it spends the time between is told in loop.h.
  *
  *   A ring without a kick fd, or whose kick fd has come to its end, is looked
  *   at in every round of its worker, and the worker does not sleep longer than
