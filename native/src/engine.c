@@ -423,22 +423,20 @@ int vnet_engine_stats(struct vnet_engine *e, uint32_t pair, struct vnet_pair_sta
 	return 0;
 }
 
-static bool uses_uring(const struct vnet_engine *e)
-{
-	return e->pairs && e->workers && e->workers[0].io.base && e->workers[0].io.uring.fd >= 0 &&
-	       e->pairs[0].port.ops == &vnet_port_tap;
-}
-
 void vnet_engine_info(const struct vnet_engine *e, struct vnet_engine_info *info)
 {
-	*info = (struct vnet_engine_info){
-		.io = uses_uring(e) ? VNET_IO_URING : VNET_IO_PLAIN,
-		.poll_us = e->poll_us,
-	};
+	bool tap = e->pairs && e->pairs[0].port.ops == &vnet_port_tap;
+
+	*info = (struct vnet_engine_info){ .workers = e->worker_count, .poll_us = e->poll_us };
 	snprintf(info->hash_kernel, sizeof(info->hash_kernel), "%s", vnet_hash_kernel_name());
-	for (uint32_t i = 0; e->workers && i < e->worker_count && !info->uring_step; i++) {
-		info->uring_errno = (uint32_t)e->workers[i].io.refusal.error;
-		info->uring_step = e->workers[i].io.refusal.step;
+	for (uint32_t i = 0; e->workers && i < e->worker_count; i++) {
+		const struct vnet_port_io *io = &e->workers[i].io;
+
+		info->uring_workers += tap && io->base && io->uring.fd >= 0;
+		if (!info->uring_step) {
+			info->uring_errno = (uint32_t)io->refusal.error;
+			info->uring_step = io->refusal.step;
+		}
 	}
 }
 

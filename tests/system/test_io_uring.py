@@ -17,6 +17,7 @@ from pyvnet.datapath.config import EngineConfig
 from pyvnet.datapath.engine import Engine, PortGone
 from pyvnet.datapath.native import Native
 from pyvnet.errors import HostError
+from pyvnet.runtime import report
 from tests.datapath.rig import DEADLINE, Rig, flow_and_serial, frame_of, ordered
 from tests.system.support import tap_in
 
@@ -219,6 +220,29 @@ def test_what_is_refused_is_said_and_auto_does_without(
         assert len(receive(rig, 20)) == 20
 
 
+@pytest.mark.parametrize("refused", range(4))
+def test_workers_may_be_refused_it_one_by_one(
+    netns: NetNamespace, kernel: socket.socket, native_hooks: tuple[Any, Any], refused: int
+) -> None:
+    """Whichever it is, the others use it, status tells, and frames come over all of them."""
+    native = Native(*native_hooks)
+    native.lib.vnet_test_fail(FAIL_URING, 1 + refused * len(STEPS))
+    config = EngineConfig(io="auto")
+    with Rig(port=tap_in(netns), buffers=60, config=config, native=native) as rig:
+        shown = report.engine(rig.engine)
+        assert (shown["workers"], shown["io"]) == (4, "mixed")
+        uring = shown["io_uring"]
+        assert (uring["available"], uring["workers"]) == (False, 3)
+        assert uring["reason"].startswith("1 of 4 workers go without: io_uring_setup() is refused")
+        assert uring["cure"]
+        rig.policy()
+        wire_up(netns, kernel)
+        for flow in range(64):
+            kernel.send(frame_of(flow))
+        assert {got.queue for got in receive(rig, 64)} == {0, 1, 2, 3}
+        rig.assert_counters_add_up()
+
+
 SCENE = """
 import ctypes, os, resource, struct, sys
 from pyvnet.datapath.config import EngineConfig
@@ -239,17 +263,17 @@ def without_io_uring():
     assert libc.prctl(38, 1, 0, 0, 0) == 0
     assert libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
 
-def without_locked_memory():
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+def without_locked_memory(limit=0):
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
     os.setresuid(65534, 65534, 65534)
 
-with Tap("vnet0", queues=1) as tap:
-    {act}()
+with Tap("vnet0", queues=4) as tap:
+    {act}
     def engine(io):
-        return Engine(pairs=1, port_type="tap", port_fds=tap.fds, config=EngineConfig(io=io))
+        return Engine(pairs=4, port_type="tap", port_fds=tap.fds, config=EngineConfig(io=io))
     made = engine("auto")
     info = made.info()
-    print(info.io, info.io_reason, sep="|")
+    print(info.io, info.uring_workers, info.io_reason, sep="|")
     made.close()
     try:
         engine("uring")
@@ -262,22 +286,30 @@ with Tap("vnet0", queues=1) as tap:
 
 
 @pytest.mark.parametrize(
-    ("act", "step", "cure"),
+    ("act", "made", "step", "cure"),
     [
         (
-            "without_io_uring",
+            "without_io_uring()",
+            "plain|0",
             "io_uring_setup() is refused: Operation not permitted",
             "set kernel.io_uring_disabled=0 and allow io_uring in the seccomp profile",
         ),
         (
-            "without_locked_memory",
+            "without_locked_memory()",
+            "plain|0",
             "io_uring_setup() is refused: Cannot allocate memory",
+            "raise RLIMIT_MEMLOCK (LimitMEMLOCK= of a systemd unit)",
+        ),
+        (
+            "without_locked_memory(6 << 20)",
+            "mixed|2",
+            "bounce pages cannot be registered: Cannot allocate memory",
             "raise RLIMIT_MEMLOCK (LimitMEMLOCK= of a systemd unit)",
         ),
     ],
 )
 def test_an_engine_that_may_not_use_io_uring_says_why_and_goes_on(
-    act: str, step: str, cure: str
+    act: str, made: str, step: str, cure: str
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCENE.replace("{act}", act)],
@@ -288,7 +320,7 @@ def test_an_engine_that_may_not_use_io_uring_says_why_and_goes_on(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        f"plain|{step}",
+        f"{made}|{step}",
         f"io_uring is not to be had: {step}; {cure}",
         "plain|",
     ]

@@ -85,8 +85,9 @@ struct vnet_engine_config {
 
 /* What the engine made of its configuration. */
 struct vnet_engine_info {
-	uint32_t io; /* VNET_IO_PLAIN or VNET_IO_URING: what its workers use */
-	uint32_t uring_errno; /* why not io_uring, 0 where nothing stood in the way */
+	uint32_t workers;
+	uint32_t uring_workers; /* how many of them use io_uring */
+	uint32_t uring_errno; /* why the first that does not was refused it, 0: none was */
 	uint32_t uring_step; /* enum vnet_uring_step: where that came up */
 	uint32_t poll_us;
 	uint32_t pinned; /* guest memory is registered */

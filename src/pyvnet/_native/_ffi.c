@@ -2683,7 +2683,8 @@ static void _cffi_checkfld_struct_vnet_engine_info(struct vnet_engine_info *p)
 {
   /* only to generate compile-time warnings or errors */
   (void)p;
-  (void)((p->io) | 0);  /* check that 'struct vnet_engine_info.io' is an integer */
+  (void)((p->workers) | 0);  /* check that 'struct vnet_engine_info.workers' is an integer */
+  (void)((p->uring_workers) | 0);  /* check that 'struct vnet_engine_info.uring_workers' is an integer */
   (void)((p->uring_errno) | 0);  /* check that 'struct vnet_engine_info.uring_errno' is an integer */
   (void)((p->uring_step) | 0);  /* check that 'struct vnet_engine_info.uring_step' is an integer */
   (void)((p->poll_us) | 0);  /* check that 'struct vnet_engine_info.poll_us' is an integer */
@@ -2957,9 +2958,12 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "info", offsetof(struct vnet_engine_config, info),
             sizeof(((struct vnet_engine_config *)0)->info),
             _CFFI_OP(_CFFI_OP_NOOP, 113) },
-  { "io", offsetof(struct vnet_engine_info, io),
-          sizeof(((struct vnet_engine_info *)0)->io),
-          _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "workers", offsetof(struct vnet_engine_info, workers),
+               sizeof(((struct vnet_engine_info *)0)->workers),
+               _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "uring_workers", offsetof(struct vnet_engine_info, uring_workers),
+                     sizeof(((struct vnet_engine_info *)0)->uring_workers),
+                     _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "uring_errno", offsetof(struct vnet_engine_info, uring_errno),
                    sizeof(((struct vnet_engine_info *)0)->uring_errno),
                    _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3220,29 +3224,29 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
   { "vnet_engine_config", 139, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 11 },
   { "vnet_engine_info", 140, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 11, 6 },
+    sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 11, 7 },
   { "vnet_event", 141, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 17, 4 },
+    sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 18, 4 },
   { "vnet_filter", 142, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 21, 9 },
+    sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 22, 9 },
   { "vnet_mem", 143, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_pair_stats", 144, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 30, 24 },
+    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 31, 24 },
   { "vnet_policy", 145, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_policy_config", 146, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 54, 8 },
+    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 55, 8 },
   { "vnet_queue_config", 147, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 62, 13 },
+    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 63, 13 },
   { "vnet_queue_state", 148, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 75, 4 },
+    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 76, 4 },
   { "vnet_region", 149, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 79, 5 },
+    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 80, 5 },
   { "vnet_steering", 150, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 84, 9 },
+    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 85, 9 },
   { "vnet_verdict", 151, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 93, 3 },
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 94, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {

@@ -100,18 +100,28 @@ def forbidden_cpus(cpus: Iterable[int]) -> str:
 class EngineInfo:
     """``struct vnet_engine_info``: what an engine runs with.
 
-    ``io_reason`` says why it is not io_uring, and is empty where nothing stood
-    in the way; ``io_cure`` what would help.  ``pin_reason`` says why guest memory
-    is not pinned though that was asked for.
+    ``uring_workers`` is how many of its ``workers`` use io_uring: they may be
+    refused it one by one, as when locked memory runs short.  ``io_reason`` says why
+    the first of the others was, and is empty where nothing stood in the way;
+    ``io_cure`` what would help.  ``pin_reason`` says why guest memory is not pinned
+    though that was asked for.
     """
 
-    io: str
+    workers: int
+    uring_workers: int
     io_reason: str
     io_cure: str
     poll_us: int
     pinned: bool
     pin_reason: str
     hash_kernel: str
+
+    @property
+    def io(self) -> str:
+        """What its workers use: ``plain``, ``uring``, or ``mixed``, some this and some that."""
+        if self.uring_workers in (0, self.workers):
+            return "uring" if self.uring_workers else "plain"
+        return "mixed"
 
     def check_uring(self) -> None:
         """Raises HostError if io_uring was refused."""
@@ -126,7 +136,8 @@ class EngineInfo:
             step = _STEPS.get(raw.uring_step, "io_uring is not to be had")
             reason = f"{step}: {os.strerror(raw.uring_errno)}" if raw.uring_errno else step
         return cls(
-            io=IO_METHODS[raw.io],
+            workers=raw.workers,
+            uring_workers=raw.uring_workers,
             io_reason=reason,
             io_cure=_cure(raw.uring_step, raw.uring_errno) if reason else "",
             poll_us=raw.poll_us,

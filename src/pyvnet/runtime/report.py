@@ -51,14 +51,19 @@ def device(host: Device) -> dict[str, Any]:
 
 
 def engine(of: Engine) -> dict[str, Any]:
-    """How its workers work; ``io_uring`` is a finding as ``pyvnet caps`` has them."""
+    """How its workers work; ``io_uring`` is a finding as ``pyvnet caps`` has them.
+
+    Beside that it says how many workers use it; ``reason`` is about the others.
+    """
     info = of.info()
-    uring: dict[str, Any] = {"available": not info.io_reason}
+    uring: dict[str, Any] = {"available": not info.io_reason, "workers": info.uring_workers}
     if info.io_reason:
-        uring |= {"reason": info.io_reason, "cure": info.io_cure}
+        without = info.workers - info.uring_workers
+        some = f"{without} of {info.workers} workers go without: " if info.uring_workers else ""
+        uring |= {"reason": some + info.io_reason, "cure": info.io_cure}
     refused = {"guest_memory_reason": info.pin_reason} if info.pin_reason else {}
     return {
-        "workers": of.workers,
+        "workers": info.workers,
         "io": info.io,
         "io_uring": uring,
         "poll_us": info.poll_us,
