@@ -17,6 +17,7 @@ from pyvnet.daemon.commands import caps
 from pyvnet.netdev import host, probe
 from pyvnet.netdev.netns import NetNamespace
 from pyvnet.spec.features import Feature, feature_names
+from tests.daemon.serving import environment, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def findings(tree: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_the_document_names_its_schema(report: dict[str, Any]) -> None:
     assert report["schema"] == "pyvnet/1"
-    assert report.keys() == {"schema", "version", "host", "device"}
+    assert report.keys() == {"schema", "version", "host", "engine", "device"}
 
 
 def test_every_no_has_a_reason_and_a_cure(report: dict[str, Any]) -> None:
@@ -65,15 +66,49 @@ def test_every_no_has_a_reason_and_a_cure(report: dict[str, Any]) -> None:
 def test_the_host_is_described(report: dict[str, Any]) -> None:
     described = report["host"]
     assert described["kernel"]["release"] == os.uname().release
-    kernels = described["cpu"]["hash_kernels"]
-    assert kernels["tables"] == {"available": True}
-    assert kernels[described["cpu"]["hash_kernel_used"]] == {"available": True}
     assert set(described["capabilities"]) >= {"cap_net_admin", "cap_bpf", "cap_perfmon"}
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert described["limits"]["nofile"] == {"soft": soft, "hard": hard}
     assert set(described["limits"]["memlock"]) == {"soft", "hard"}
-    assert "available" in described["io_uring"]
     assert "available" in described["bpf"]["load_steering_program"]
+
+
+def test_what_the_engine_uses(report: dict[str, Any]) -> None:
+    described = report["engine"]
+    assert (described["io"], described["poll_us"]) == ("auto", 50)
+    kernels = described["hash_kernels"]
+    assert {kernels[name]["available"] for name in ("tables", described["hash_kernel"])} == {True}
+    # The fastest of those this CPU can run, which come in that order.
+    assert described["hash_kernel"] == next(name for name in kernels if kernels[name]["available"])
+    assert "available" in described["io_uring"]
+
+
+def test_what_the_environment_asks_of_the_engine_is_told() -> None:
+    values = {"PYVNET_HASH": "tables", "PYVNET_POLL_US": "7", "PYVNET_IO": "plain"}
+    done = run("caps", "--json", env=environment(**values))
+    engine = json.loads(done.stdout)["engine"]
+    assert (engine["io"], engine["poll_us"], engine["hash_kernel"]) == ("plain", 7, "tables")
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+def test_memory_that_may_not_be_locked_is_why_there_is_no_io_uring(limit: int) -> None:
+    """Nothing of the ring may be locked, or the ring but not what frames go through."""
+    script = (
+        "import ctypes, os, resource, sys;"
+        "assert not ctypes.CDLL(None).prctl(24, 14, 0, 0, 0);"  # no CAP_IPC_LOCK from now on
+        f"resource.setrlimit(resource.RLIMIT_MEMLOCK, ({limit}, {limit}));"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, *COMMAND, "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)["engine"]["io_uring"]
+    step = "bounce pages cannot be registered" if limit else "io_uring_setup() is refused"
+    assert found == {
+        "available": False,
+        "reason": f"io_uring is not to be had: {step}: Cannot allocate memory",
+        "cure": "raise RLIMIT_MEMLOCK (LimitMEMLOCK= of a systemd unit)",
+    }
 
 
 @pytest.mark.needs_root
@@ -141,13 +176,14 @@ def test_text_says_the_same_in_aligned_groups(report: dict[str, Any]) -> None:
     titles = [line for line in lines if line and not line.startswith(" ")][1:]
     assert titles == [
         *(f"host: {name}" for name in report["host"]),
+        "engine",
         "device",
         "device: steering owners",
     ]
     for words in (["rss(60)"], ["max_key_size", "40"], ["software", "yes"]):
         assert any(set(words) <= set(line.split()) for line in lines), words
-    refusals = [answer for _, answer in findings(report["host"]) if not answer["available"]]
-    for answer in refusals:
+    told = {"host": report["host"], "engine": report["engine"]}
+    for answer in (answer for _, answer in findings(told) if not answer["available"]):
         assert any(line.endswith(f"  no: {answer['reason']}") for line in lines)
         assert any(line.endswith(f"  → {answer['cure']}") for line in lines)
     assert max(map(len, lines)) <= 120

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What this machine and this process may do, tap aside: CPU, io_uring, BPF, privileges, limits.
+"""What this machine and this process may do, tap aside: CPU, BPF, privileges, limits.
 
 Whatever can be tried without trace is tried, because sysctls, capabilities and
 security modules together decide, and only the kernel knows the sum of them.
@@ -36,10 +36,8 @@ _CPU_FLAGS: Final = frozenset(
     }
 )
 
-# Same numbers on every architecture since they share one table (io_uring), but bpf is older.
-_SYS_IO_URING_SETUP: Final = 425
+# Older than the table of system calls that all architectures share.
 _SYS_BPF: Final = {"x86_64": 321, "aarch64": 280}
-_IO_URING_PARAMS_SIZE: Final = 120
 _BPF_PROG_LOAD: Final = 5
 _BPF_PROG_TYPE_SOCKET_FILTER: Final = 1
 # Two instructions: return 0.
@@ -76,19 +74,6 @@ def limits() -> dict[str, dict[str, int | None]]:
         }
         for name, number in names.items()
     }
-
-
-def io_uring() -> Finding:
-    """Whether this process may set a ring up."""
-    params = ctypes.create_string_buffer(_IO_URING_PARAMS_SIZE)
-    fd, error = _syscall(_SYS_IO_URING_SETUP, 1, ctypes.byref(params))
-    if fd >= 0:
-        os.close(fd)
-        return YES
-    if error == errno.ENOSYS:
-        return no("not in this kernel", "run Linux 5.1 or newer; plain reads and writes are used")
-    cure = "set kernel.io_uring_disabled=0 and allow it in the seccomp profile"
-    return refused(OSError(error, ""), cure)
 
 
 def bpf() -> Finding:

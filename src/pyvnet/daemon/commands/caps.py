@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""``pyvnet caps``: what this host, this process and this device can do.
+"""``pyvnet caps``: what this host, this process, the engine and this device can do.
 
 Each "no" says why and what would help.  The host is asked by trying (see
-``netdev.probe`` and ``netdev.host``); the device's offer is read from where
-the device itself takes it.  Exit status 0 whatever cannot be done: a report
-is no failure.
+``netdev.probe`` and ``netdev.host``), the engine by making one; the device's
+offer is read from where the device itself takes it.  Exit status 0 whatever
+cannot be done: a report is no failure.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.datapath import hashing
+from pyvnet.datapath.config import EngineConfig
+from pyvnet.datapath.engine import Engine
 from pyvnet.device.settings import DEFAULT_OFFER, DEFAULT_QUEUE_SIZE
-from pyvnet.netdev import host, probe
+from pyvnet.errors import HostError
+from pyvnet.netdev import Null, host, probe
 from pyvnet.netdev.finding import YES, Finding, no
 from pyvnet.netdev.tun_uapi import MAX_QUEUES
 from pyvnet.spec.features import Feature
@@ -52,8 +55,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register the command and its options."""
     parser = subparsers.add_parser(
         "caps",
-        help="what this host can do and what the device offers",
-        description="Report what this host can do and what the device offers. Taps are tried"
+        help="what this host and the engine can do and what the device offers",
+        description="Report what this host can do, what the engine will use, and what the device"
+        " offers. Taps are tried"
         " in a network namespace that ends with the command.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document")
@@ -75,6 +79,7 @@ def make_report() -> _Tree:
         "schema": SCHEMA,
         "version": version("pyvnet"),
         "host": _host(),
+        "engine": _engine(),
         "device": _device(),
     }
 
@@ -86,20 +91,38 @@ def _host() -> _Tree:
     return {
         "kernel": {"system": system.sysname, "release": system.release, "machine": system.machine},
         "tap": {"create": create.as_json(), **probe.probe_tap()},
-        "cpu": {
-            "flags": host.cpu_flags(),
-            "hash_kernels": _findings(_hash_kernels()),
-            "hash_kernel_used": hashing.selected(),
-        },
-        "io_uring": host.io_uring().as_json(),
+        "cpu": {"flags": host.cpu_flags()},
         "bpf": {"load_steering_program": host.bpf().as_json()},
         "capabilities": _findings(capabilities),
         "limits": host.limits(),
     }
 
 
-def _hash_kernels() -> dict[str, Finding]:
+def _engine() -> _Tree:
+    """What ``serve`` will run with where it is not told otherwise."""
     hashing.follow_environment()
+    default = EngineConfig()
+    return {
+        "io": default.io,
+        "io_uring": _io_uring().as_json(),
+        "poll_us": default.poll_us,
+        "hash_kernel": hashing.selected(),
+        "hash_kernels": _findings(_hash_kernels()),
+    }
+
+
+def _io_uring() -> Finding:
+    """Every step of it: a kernel that gives a ring may still refuse the memory."""
+    with Null(1) as port:
+        config = EngineConfig(io="uring")
+        try:
+            Engine(pairs=1, port_type=port.kind, port_fds=port.fds, config=config).close()
+        except HostError as error:
+            return no(error.what, error.cure)
+    return YES
+
+
+def _hash_kernels() -> dict[str, Finding]:
     cure = f"nothing to do: {hashing.selected()} is used, which gives the same hashes"
     return {
         kernel.name: no(kernel.lacks, cure) if kernel.lacks else YES for kernel in hashing.kernels()
@@ -153,6 +176,7 @@ def _lines(report: _Tree) -> Iterator[str]:
 def _groups(report: _Tree) -> Iterator[tuple[str, _Tree]]:
     for name, group in report["host"].items():
         yield f"host: {name}", group
+    yield "engine", report["engine"]
     device = dict(report["device"])
     steering = device.pop("steering")
     device["not_offered"] = [entry["name"] for entry in device["not_offered"]]
