@@ -4,7 +4,7 @@
  *
  * Input: options (layout, queue size, place, features, bases), up to 2 KiB of
  * guest memory beginning with descriptor table, avail ring and used ring, then steps
- * of the device (receive, transmit, publish, arm …) mixed with writes of the
+ * of the device (receive, transmit, bursts, publish, arm …) mixed with writes of the
  * guest and memory swaps.
  *
  * Held to be true:
@@ -14,8 +14,9 @@
  *      already; it is given back once, by push or by rewind;
  *   3. pieces lie inside the regions, readable before writable, and add up;
  *   4. used.idx is what was published, a used element what was pushed;
- *   5. what pop() makes of a chain is what a second, plain reading of the
- *      standard makes of it (ring_model.h);
+ *   5. what pop() makes of a chain, and pop_burst() of many, is what a second,
+ *      plain reading of the standard makes of it (ring_model.h): a burst ends
+ *      only where that has no further chain, or no room for it;
  *   6. a ring that broke stays broken: its verbs say so, not a byte of guest
  *      memory changes any more, err_fd is signalled exactly once.
  */
@@ -60,37 +61,90 @@ static void broke(void)
 	memcpy(fuzz.after, image.file, FILE_BYTES);
 }
 
+/* A chain in hand: its pieces begin at @first, and are as expected. */
+static void check_chain(const struct vnet_chain *chain, const struct model *expected,
+			uint32_t first)
+{
+	const struct iovec *iov = &fuzz.pieces.iov[first];
+	uint32_t count = chain->readable + chain->writable;
+	uint64_t bytes[2] = { 0, 0 };
+
+	CHECK(chain->head < fuzz.vr.size && !fuzz.held[chain->head]);
+	fuzz.held[chain->head] = true;
+	CHECK(!count == (expected->result == -EBADMSG));
+	if (!count)
+		return;
+	CHECK(chain->first == first && first + count <= VNET_CHAIN_MAX);
+	for (uint32_t i = 0; i < count; i++)
+		bytes[i >= chain->readable] += iov[i].iov_len;
+	CHECK(bytes[0] == chain->read_bytes && bytes[1] == chain->write_bytes);
+	CHECK(bytes[0] == expected->bytes[0] && bytes[1] == expected->bytes[1]);
+	image_allow_pieces(fuzz.layout, &iov[chain->readable], chain->writable);
+}
+
+/* Of a chain with more pieces than there is room for the model knows the end, not where the room ended. */
+static bool agrees(int got, const struct model *expected, uint32_t first)
+{
+	if (got == expected->result || !model_too_long(expected, first))
+		return got == expected->result;
+	return first ? got == -ENOSPC :
+		       got == -EPIPE && atomic_load(&fuzz.vr.broken) == VNET_BREAK_CHAIN_TOO_LONG;
+}
+
 /* Return: what pop() said, after everything it said was checked */
 static int pop(uint32_t n)
 {
 	struct vnet_vring *vr = &fuzz.vr;
 	struct vnet_chain *chain = &fuzz.chains[n];
-	uint32_t first = fuzz.pieces.count;
-	uint64_t bytes[2] = { 0, 0 };
+	uint32_t first = fuzz.pieces.count, count = 0;
 	struct model expected = model_pop(vr, fuzz.layout);
 	int got = vr->ops->pop(vr, image.mem[fuzz.layout], &fuzz.pieces, chain);
 
-	CHECK(got == expected.result || (model_too_long(&expected, first) &&
-					 atomic_load(&vr->broken) == VNET_BREAK_CHAIN_TOO_LONG));
-	if (got == -EPIPE) {
+	CHECK(agrees(got, &expected, first));
+	if (got == -EPIPE)
 		broke();
-		return got;
+	if (got == 1 || got == -EBADMSG) {
+		check_chain(chain, &expected, first);
+		count = chain->readable + chain->writable;
 	}
-	if (!got)
-		return got;
-	CHECK(chain->head < vr->size && !fuzz.held[chain->head]);
-	fuzz.held[chain->head] = true;
-	if (got == -EBADMSG) {
-		CHECK(fuzz.pieces.count == first);
-		return got;
+	CHECK(fuzz.pieces.count == first + count);
+	return got;
+}
+
+/* Return: what pop_burst() said, after everything it said was checked */
+static int pop_burst(uint32_t count)
+{
+	struct vnet_vring *vr = &fuzz.vr, model = *vr;
+	bool in_use[QUEUE_MAX];
+	struct model expected;
+	uint32_t first = 0;
+	int got;
+
+	memcpy(in_use, vr->in_use, vr->size * sizeof(*in_use));
+	model.in_use = in_use;
+	fuzz.pieces.count = 0;
+	got = vr->ops->pop_burst(vr, image.mem[fuzz.layout], &fuzz.pieces, fuzz.chains, count);
+	CHECK(got <= (int)count);
+	for (int i = 0; i < got; i++) {
+		const struct vnet_chain *chain = &fuzz.chains[i];
+
+		expected = model_pop(&model, fuzz.layout);
+		CHECK(expected.result == 1 || expected.result == -EBADMSG);
+		check_chain(chain, &expected, first);
+		first += chain->readable + chain->writable;
+		model_advance(&model, fuzz.layout, chain->head);
 	}
-	CHECK(chain->first == first && fuzz.pieces.count <= VNET_CHAIN_MAX);
-	CHECK(first + chain->readable + chain->writable == fuzz.pieces.count);
-	for (uint32_t i = first; i < fuzz.pieces.count; i++)
-		bytes[i - first >= chain->readable] += fuzz.pieces.iov[i].iov_len;
-	CHECK(bytes[0] == chain->read_bytes && bytes[1] == chain->write_bytes);
-	CHECK(bytes[0] == expected.bytes[0] && bytes[1] == expected.bytes[1]);
-	image_allow_pieces(fuzz.layout, &fuzz.pieces.iov[first + chain->readable], chain->writable);
+	CHECK(fuzz.pieces.count == first);
+	expected = model_pop(&model, fuzz.layout);
+	if (got <= 0)
+		CHECK(agrees(got, &expected, 0));
+	else if (
+		got <
+		(int)count) /* it ended there for a reason; of a broken ring it is told next time */
+		CHECK(!expected.result || model_too_long(&expected, first) ||
+		      (expected.result == -EPIPE && vr->doomed));
+	if (got == -EPIPE)
+		broke();
 	return got;
 }
 
@@ -104,11 +158,28 @@ static void push(uint16_t head, uint32_t len)
 	fuzz.staged[fuzz.staged_count++] = head;
 }
 
-static void rewind_all(uint32_t n)
+/* Chains of a burst are done with, the first @count of them. */
+static void push_burst(uint32_t count, const uint32_t *lens)
 {
-	for (uint32_t i = 0; i < n; i++)
+	struct vnet_vring *vr = &fuzz.vr;
+	uint16_t at = vr->next_used;
+
+	vr->ops->push_burst(vr, fuzz.chains, lens, count);
+	CHECK(vr->next_used == (uint16_t)(at + count));
+	for (uint32_t i = 0; i < count; i++, at++) {
+		const struct virtq_used_elem *elem = &vr->used_ring[at & vr->size_mask];
+
+		CHECK(elem->id == fuzz.chains[i].head && elem->len == (lens ? lens[i] : 0));
+		fuzz.staged[fuzz.staged_count++] = fuzz.chains[i].head;
+	}
+}
+
+/* The chains @from … @end - 1, which are the last ones popped. */
+static void rewind_from(uint32_t from, uint32_t end)
+{
+	for (uint32_t i = from; i < end; i++)
 		fuzz.held[fuzz.chains[i].head] = false;
-	fuzz.vr.ops->rewind(&fuzz.vr, fuzz.chains, n);
+	fuzz.vr.ops->rewind(&fuzz.vr, &fuzz.chains[from], end - from);
 }
 
 /* rx.c's place(): reserve until @need bytes fit, then fill; or give all back. */
@@ -141,7 +212,7 @@ static void receive(uint32_t need)
 		return;
 	}
 	if (room < need) {
-		rewind_all(n);
+		rewind_from(0, n);
 		return;
 	}
 	vnet_mem_write(fuzz.pieces.iov, 0, frame, need);
@@ -167,7 +238,7 @@ static void transmit(uint32_t answer, bool not_now)
 	if (got != 1)
 		return;
 	if (not_now) {
-		rewind_all(1);
+		rewind_from(0, 1);
 		return;
 	}
 	vnet_mem_read(fuzz.pieces.iov, 0, bytes,
@@ -178,6 +249,28 @@ static void transmit(uint32_t answer, bool not_now)
 	if (answer)
 		vnet_mem_write(&fuzz.pieces.iov[fuzz.chains[0].readable], 0, bytes, answer);
 	push(fuzz.chains[0].head, answer);
+}
+
+/* tx.c's carry(): many at once, of which the first so many are done with; or answered each. */
+static void burst(uint32_t count, uint32_t done, bool answer)
+{
+	static const uint8_t bytes[64];
+	uint32_t lens[VNET_POP_MAX];
+	int got = pop_burst(count);
+
+	if (got <= 0)
+		return;
+	done = done < (uint32_t)got ? done : (uint32_t)got;
+	for (uint32_t i = 0; i < done; i++) {
+		const struct vnet_chain *chain = &fuzz.chains[i];
+
+		lens[i] = chain->write_bytes < sizeof(bytes) ? chain->write_bytes : sizeof(bytes);
+		if (answer && chain->writable)
+			vnet_mem_write(&fuzz.pieces.iov[chain->first + chain->readable], 0, bytes,
+				       lens[i]);
+	}
+	push_burst(done, answer ? lens : NULL);
+	rewind_from(done, (uint32_t)got);
 }
 
 static void publish(void)
@@ -225,10 +318,13 @@ static void step(struct input *in)
 		publish();
 		break;
 	case 4:
-		vr->ops->arm(vr);
-		break;
 	case 5:
-		vr->ops->disarm(vr);
+		if (what & 8)
+			burst(1 + what / 16 % 2 * 15 + what / 32, take(in, 1) % 33, what & 1);
+		else if (what & 1)
+			vr->ops->disarm(vr);
+		else
+			vr->ops->arm(vr);
 		break;
 	case 6: /* the guest makes more chains available, or anything at all */
 		if (what & 8)

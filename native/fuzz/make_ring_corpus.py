@@ -126,8 +126,51 @@ def images() -> dict[str, tuple[int, bytes]]:
     }
 
 
+def batches() -> dict[str, tuple[int, bytes]]:
+    """Guests with many chains: what a burst meets in the middle of them."""
+    buffers = [Desc(BUFFERS + 64 * i, 64) for i in range(SIZE)]
+    heads = tuple(range(SIZE))
+    indirect = Desc(_RINGS, 48, INDIRECT)
+    part = table(Desc(BUFFERS, 12, NEXT, 1), Desc(BUFFERS + 64, 30, NEXT, 2), Desc(BUFFERS, 9))
+    # One entry that is walked for as long as the table claims to be.
+    endless = Desc(_RINGS, 16 * 1020, INDIRECT)
+
+    def with_third(desc: Desc) -> bytes:
+        return table(*buffers[:3], desc, *buffers[4:])
+
+    return {
+        "many": (EVENT_IDX, guest(table(*buffers), heads)),
+        "many-chained": (
+            0,
+            guest(table(*(b._replace(flags=NEXT, next=i + 1) for i, b in enumerate(buffers[:-1]))),
+                  (0, 6, 5)),
+        ),
+        "many-indirect": (INDIRECT_DESC, guest(with_third(indirect), heads, rest=part)),
+        "malformed-among-many": (0, guest(with_third(Desc(BUFFERS, 0)), heads)),
+        "address-behind-some": (0, guest(with_third(Desc(1 << 40, 64)), heads)),
+        "next-behind-some": (0, guest(with_third(Desc(BUFFERS, 64, NEXT, 99)), heads)),
+        "head-range-behind-some": (0, guest(table(*buffers), (0, 1, 2, SIZE))),
+        "same-head-behind-some": (0, guest(table(*buffers), (0, 1, 2, 1, 3))),
+        "no-room-behind-some": (
+            INDIRECT_DESC,
+            guest(with_third(endless), heads, rest=table(Desc(BUFFERS, 1, NEXT, 0))),
+        ),
+        "no-room-at-all": (
+            INDIRECT_DESC,
+            guest(table(endless._replace(length=16 * 1030)),
+                  rest=table(Desc(BUFFERS, 1, NEXT, 0))),
+        ),
+        "more-than-the-ring": (0, guest(table(*buffers), heads, idx=SIZE + 1)),
+    }  # fmt: skip
+
+
 RING_STEPS = bytes(
     (0, 100, 0, 0, 10, 0, 3, 1, 3, 2, 0x21, 3, 4, 5, 0x26, 0x41, 3, 15, 0x17, 3, 1, 3)
+)
+# Bursts of 4, then of 16: some done with, the others given back, taken again; a word of the
+# guest changes between; one by one behind a burst; published, and once more.
+BATCH_STEPS = bytes(
+    (0x6C, 2, 3, 0x1D, 3, 0x6C, 1, 0x0E, 0x30, 0, 0, 0, 0x1C, 32, 1, 3, 4, 0x26, 0x1D, 32, 3, 1, 3)
 )
 CTRL_STEPS = bytes((0, 0, 0x0B, 0x0B, 0, 7, 0, 0x13, 2, 0x25, 0, 4, 9, 0, 0, 0x0B))
 
@@ -139,6 +182,9 @@ def main() -> None:
             target = Path(sys.argv[1], folder)
             target.mkdir(parents=True, exist_ok=True)
             (target / f"seed-{name}").write_bytes(case(flags, image, steps))
+    for name, (flags, image) in (images() | batches()).items():
+        target = Path(sys.argv[1], "vring_split", f"seed-burst-{name}")
+        target.write_bytes(case(flags, image, BATCH_STEPS))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ static inline bool model_too_long(const struct model *m, uint32_t before)
 	return before + 2 * m->buffers > VNET_CHAIN_MAX;
 }
 
-/* What the next pop() has to say, apart from VNET_BREAK_CHAIN_TOO_LONG. */
+/* What the next pop() has to say, apart from VNET_BREAK_CHAIN_TOO_LONG and -ENOSPC. */
 static inline struct model model_pop(const struct vnet_vring *vr, uint32_t layout)
 {
 	struct model m = { .result = 0 };
@@ -117,12 +117,22 @@ static inline struct model model_pop(const struct vnet_vring *vr, uint32_t layou
 	if (idx == vr->next_avail)
 		return m;
 	head = image_peek(layout, vr->avail_gpa + 4 + 2 * (vr->next_avail % vr->size));
-	if ((uint16_t)(idx - vr->next_avail) > vr->size || head >= vr->size ||
+	/* What a burst saw behind its chains is remembered, whatever the guest made of it since. */
+	if (vr->doomed || (uint16_t)(idx - vr->next_avail) > vr->size || head >= vr->size ||
 	    vnet_vring_in_use(vr, head) || !model_chain(&m, vr, layout, head))
 		m.result = -EPIPE;
 	else
 		m.result = m.malformed ? -EBADMSG : 1;
 	return m;
+}
+
+/* Stand behind the chain that model_pop() spoke of; @vr is a copy, and so is its in_use. */
+static inline void model_advance(struct vnet_vring *vr, uint32_t layout, uint16_t head)
+{
+	if (vr->avail_idx == vr->next_avail)
+		vr->avail_idx = image_peek(layout, vr->avail_gpa + 2);
+	vr->next_avail++;
+	vr->in_use[head] = true;
 }
 
 #endif
