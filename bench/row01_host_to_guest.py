@@ -20,5 +20,9 @@ ROW = Row(
         Goal("mpps", of=PYVNET, to=DPDK, at_least=10, stretch=12),
         Goal("mpps", of=PYVNET, to=RAW, at_least=0.85),
     ),
-    rounds=5,
+    rounds=7,
+    warm_up=0,
+    seconds=0.2,
+    windows=5,
+    keep=True,
 )

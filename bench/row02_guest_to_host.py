@@ -16,5 +16,9 @@ ROW = Row(
         Goal("mpps", of=PYVNET, to=DPDK, at_least=1.25, stretch=1.35),
         Goal("mpps", of=PYVNET, to=RAW, at_least=0.90),
     ),
-    rounds=5,
+    rounds=7,
+    warm_up=0,
+    seconds=0.2,
+    windows=5,
+    keep=True,
 )

@@ -14,5 +14,9 @@ ROW = Row(
     figures=(Figure("mpps", "Mpps"),),
     variants=everybody("tx", "xdp"),
     goals=(Goal("mpps", of=PYVNET, to=DPDK, at_least=1.6, stretch=1.8),),
-    rounds=5,
+    rounds=7,
+    warm_up=0,
+    seconds=0.2,
+    windows=5,
+    keep=True,
 )

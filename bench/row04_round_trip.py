@@ -25,5 +25,9 @@ ROW = Row(
         Goal("p50", of=PYVNET, to=DPDK, at_most=0.5, stretch=0.44),
         Goal("p99", of=PYVNET, to=DPDK, at_most=0.6, stretch=0.45),
     ),
-    rounds=5,
+    rounds=7,
+    warm_up=0,
+    seconds=0.2,
+    windows=5,
+    keep=True,
 )

@@ -2,7 +2,7 @@
 /*
  * DPDK's virtio-user driver on one core, with the jobs of jobs.h:
  *
- *   dpdk_frontend --socket PATH --job tx|rx|rtt [--server] [--no-huge] [--ring-size 256] …
+ *   dpdk_frontend --socket PATH --job tx|rx|rtt [--server] [--no-huge] [--ring-size 256] [--turns] …
  *
  * --server: it listens and the back-end connects, as OVS wants it.
  */
@@ -87,7 +87,7 @@ int main(int argc, char **argv)
 	const char *path = option(argc, argv, "--socket", NULL);
 	const char *ring_size = option(argc, argv, "--ring-size", "256");
 	bool server = flag(argc, argv, "--server");
-	struct nic nic = { NULL, dpdk_send, dpdk_drain };
+	struct nic nic = { NULL, dpdk_send, dpdk_drain, NULL };
 	char vdev[256], lcores[32], prefix[32];
 	struct job job;
 	/* Log level 4, warnings: standard output is for the answer. */

@@ -4,6 +4,7 @@
  *
  *   frontend --socket PATH --job tx|rx|rtt [--interface TAP] [--seconds S]
  *            [--rss] [--event-idx] [--pairs N] [--ring-size 256] [--window N] [--pause-us N]
+ *            [--turns]
  *
  * Jobs are those of jobs.h; with more than one pair they use all of them in turn.
  */
@@ -85,7 +86,7 @@ int main(int argc, char **argv)
 	};
 	struct job job;
 	struct vhost_front front;
-	struct nic nic = { &front, own_send, own_drain };
+	struct nic nic = { &front, own_send, own_drain, NULL };
 	bool rss = flag(argc, argv, "--rss");
 
 	job_options(&job, argc, argv);

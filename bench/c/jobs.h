@@ -23,11 +23,14 @@
 #define GUEST_ADDRESS 0xc6336402u /* 198.51.100.2, RFC 5737; the tap has .1 */
 #define HOST_ADDRESS 0xc6336401u
 #define WARM_UP_NS 200000000u
+#define WARM_AGAIN_NS 40000000u /* of a turn that is not the first: caches, no set-up */
 #define SOURCE_SEGMENTS 64u
 #define ROUND_TRIPS_MAX 4000000u
 #define LOST_NS 20000000u
 
 static const uint8_t guest_mac[6] = { 2, 0, 0, 0, 0x64, 2 };
+
+struct job;
 
 /* A port of the guest. */
 struct nic {
@@ -37,9 +40,19 @@ struct nic {
 	/* Take what came, give the buffers back; return how many frames. The last one's first
 	 * bytes go to `last` (LAST_BYTES) unless that is NULL. */
 	uint32_t (*drain)(void *self, uint8_t *last);
+	/* What does the job tx instead of job_tx(), or NULL. */
+	void (*tx)(struct job *job, struct nic *nic);
 };
 
 #define LAST_BYTES 48u
+
+/* Of frames: a UDP socket whose datagrams the kernel cuts into them. */
+struct source {
+	int fd;
+	uint64_t sent;
+	uint64_t gone; /* drained or lost: the others are on their way */
+	uint64_t refused;
+};
 
 struct job {
 	const char *name;      /* tx, rx, rtt */
@@ -47,6 +60,9 @@ struct job {
 	double seconds;
 	uint32_t window;  /* rx: frames on their way at most, or 0: flood */
 	uint32_t pause_us; /* rtt: between round trips */
+	bool turns;        /* measure when told to */
+	uint64_t warm_ns;  /* not measured, in front of the next turn */
+	struct source source;
 };
 
 /* Ones' complement sum of big-endian words. */
@@ -115,14 +131,6 @@ static inline bool frame_is_reply(const uint8_t *frame, uint32_t number)
 	       (uint32_t)(frame[40] << 8 | frame[41]) == (number & 0xffff);
 }
 
-/* --- a source of frames: a UDP socket whose datagrams the kernel cuts into frames --- */
-
-struct source {
-	int fd;
-	uint64_t sent;
-	uint64_t refused;
-};
-
 static inline void source_open(struct source *s, const char *interface)
 {
 	struct sockaddr_in guest = { .sin_family = AF_INET,
@@ -130,8 +138,7 @@ static inline void source_open(struct source *s, const char *interface)
 				     .sin_addr.s_addr = htonl(GUEST_ADDRESS) };
 	int segment = FRAME_UDP_DATA, buffer = 8 << 20;
 
-	s->sent = 0;
-	s->refused = 0;
+	*s = (struct source){ 0 };
 	s->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (s->fd < 0 ||
 	    setsockopt(s->fd, SOL_SOCKET, SO_BINDTODEVICE, interface,
@@ -165,10 +172,10 @@ static inline void job_print_tx(uint64_t frames, double seconds, const struct li
 	       (double)(after->rx_dropped - before->rx_dropped) / seconds / 1e6);
 }
 
-static inline void job_tx(const struct job *job, struct nic *nic)
+static inline void job_tx(struct job *job, struct nic *nic)
 {
 	uint8_t frame[FRAME_BYTES];
-	uint64_t start = now_ns(), end = start + WARM_UP_NS, frames = 0;
+	uint64_t start = now_ns(), end = start + job->warm_ns, frames = 0;
 	struct link_counts before = { 0 }, after = { 0 };
 	double seconds;
 
@@ -192,7 +199,7 @@ static inline void job_tx(const struct job *job, struct nic *nic)
 static inline uint64_t job_rx_until(struct nic *nic, struct source *source, uint32_t window,
 				    uint64_t end)
 {
-	uint64_t got = 0, now, last = now_ns(), base = source ? source->sent : 0;
+	uint64_t got = 0, now, last = now_ns();
 
 	while ((now = now_ns()) < end) {
 		uint32_t n = nic->drain(nic->self, NULL);
@@ -202,29 +209,27 @@ static inline uint64_t job_rx_until(struct nic *nic, struct source *source, uint
 			last = now;
 		if (!source)
 			continue;
+		source->gone += n;
 		if (window && now - last > LOST_NS) { /* what was lost does not come any more */
-			base = source->sent - got;
+			source->gone = source->sent;
 			last = now;
 		}
-		if (!window || source->sent - base + SOURCE_SEGMENTS <= got + window)
+		if (!window || source->sent + SOURCE_SEGMENTS <= source->gone + window)
 			source_send(source);
 	}
 	return got;
 }
 
-static inline void job_rx(const struct job *job, struct nic *nic)
+static inline void job_rx(struct job *job, struct nic *nic)
 {
-	struct source source, *s = NULL;
+	struct source *s = job->interface ? &job->source : NULL;
 	uint64_t start, frames, sent = 0;
 	struct link_counts before = { 0 }, after = { 0 };
 	double seconds;
 
-	if (job->interface) {
-		s = &source;
+	if (s && !s->fd)
 		source_open(s, job->interface);
-		before = link_counts(job->interface);
-	}
-	job_rx_until(nic, s, job->window, now_ns() + WARM_UP_NS);
+	job_rx_until(nic, s, job->window, now_ns() + job->warm_ns);
 	if (s) {
 		before = link_counts(job->interface);
 		sent = s->sent;
@@ -279,7 +284,7 @@ static inline uint64_t job_trip(struct nic *nic, const uint8_t *mac, uint32_t nu
 	}
 }
 
-static inline void job_rtt(const struct job *job, struct nic *nic)
+static inline void job_rtt(struct job *job, struct nic *nic)
 {
 	uint32_t *trips = calloc(ROUND_TRIPS_MAX, sizeof(*trips)), n = 0, number = 0, lost = 0;
 	uint64_t end, until;
@@ -288,7 +293,7 @@ static inline void job_rtt(const struct job *job, struct nic *nic)
 	if (!job->interface || !trips)
 		die("round trips need --interface, the tap");
 	job_mac(job->interface, mac);
-	for (until = now_ns() + WARM_UP_NS; now_ns() < until;)
+	for (until = now_ns() + job->warm_ns; now_ns() < until;)
 		job_trip(nic, mac, number++);
 	for (end = now_ns() + (uint64_t)(job->seconds * 1e9); now_ns() < end;) {
 		uint64_t trip = job_trip(nic, mac, number++);
@@ -310,21 +315,38 @@ static inline void job_rtt(const struct job *job, struct nic *nic)
 	free(trips);
 }
 
-static inline void job_run(const struct job *job, struct nic *nic)
+static inline void job_once(struct job *job, struct nic *nic)
 {
 	if (strcmp(job->name, "tx") == 0)
-		job_tx(job, nic);
+		(nic->tx ? nic->tx : job_tx)(job, nic);
 	else if (strcmp(job->name, "rx") == 0)
 		job_rx(job, nic);
 	else if (strcmp(job->name, "rtt") == 0)
 		job_rtt(job, nic);
 	else
-		die("--job %s is none of tx, rx and rtt", job->name);
+		die("%s is none of tx, rx and rtt", job->name);
+	fflush(stdout);
+	job->warm_ns = WARM_AGAIN_NS;
 }
 
-/* --job, --interface, --seconds, --window, --pause-us */
+static inline void job_run(struct job *job, struct nic *nic)
+{
+	char line[16];
+
+	if (!job->turns)
+		job_once(job, nic);
+	while (job->turns && fgets(line, sizeof(line), stdin)) {
+		line[strcspn(line, "\n")] = 0;
+		job->name = line;
+		job_once(job, nic);
+	}
+}
+
+/* --job, --interface, --seconds, --window, --pause-us, --turns */
 static inline void job_options(struct job *job, int argc, char **argv)
 {
+	*job = (struct job){ .warm_ns = WARM_UP_NS };
+	job->turns = flag(argc, argv, "--turns");
 	job->name = option(argc, argv, "--job", "tx");
 	job->interface = option(argc, argv, "--interface", NULL);
 	job->seconds = option_number(argc, argv, "--seconds", "1");

@@ -3,7 +3,7 @@
  * What a tap queue gives to a program that does nothing else: io_uring with
  * the tap and the buffers registered, no rings of a guest, no checks.
  *
- *   raw_tap --interface TAP --job tx|rx --backend-cpu N [--seconds S] [--window N]
+ *   raw_tap --interface TAP --job tx|rx --backend-cpu N [--seconds S] [--window N] [--turns]
  *
  * rx: one thread reads batches into a ring of buffers, which this thread drains
  * between what its source sends, as a front-end would.  tx: one thread writes;
@@ -126,13 +126,14 @@ static uint32_t raw_drain(void *self, uint8_t *last)
 	return frames;
 }
 
-static void measure_tx(struct raw *raw, const struct job *job)
+static void measure_tx(struct job *job, struct nic *nic)
 {
+	const struct raw *raw = nic->self;
 	struct link_counts before, after;
 	uint64_t start, frames;
 	double seconds;
 
-	usleep(WARM_UP_NS / 1000);
+	usleep((useconds_t)(job->warm_ns / 1000));
 	before = link_counts(job->interface);
 	frames = raw->produced;
 	start = now_ns();
@@ -148,7 +149,7 @@ int main(int argc, char **argv)
 	static struct raw raw;
 	struct job job;
 	pthread_t thread;
-	struct nic nic = { &raw, NULL, raw_drain };
+	struct nic nic = { &raw, NULL, raw_drain, measure_tx };
 
 	job_options(&job, argc, argv);
 	if (!job.interface)
@@ -165,10 +166,7 @@ int main(int argc, char **argv)
 	tcp_uring_open(&raw.uring, BATCH, &raw.tap, 1, raw.slots, SLOTS * STRIDE);
 	if (pthread_create(&thread, NULL, tap_thread, &raw) != 0)
 		die("raw_tap: no thread");
-	if (raw.writes)
-		measure_tx(&raw, &job);
-	else
-		job_rx(&job, &nic);
+	job_run(&job, &nic);
 	raw.stop = true;
 	pthread_join(thread, NULL);
 	return 0;

@@ -3,11 +3,14 @@
 
 Absolute figures drift by ten percent within minutes, so only what was measured
 side by side is compared: A B C, then B C A, …, and ratios are taken round by round.
+What drifts within seconds is met by short windows: a round then has several of each
+variant, in turn, and their median counts.
 """
 
 from __future__ import annotations
 
 import signal
+import statistics
 import sys
 import threading
 import time
@@ -19,6 +22,7 @@ from bench.lib import stats
 from bench.lib.needs import first_missing
 from bench.lib.process import BenchError
 from bench.lib.room import Cpus, Room
+from bench.lib.steal import calm
 from pyvnet.errors import PyvnetError
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from bench.lib.row import Goal, Measure, Measured, Row, Variant
 
 _FAILURES_ALLOWED: Final = 1
+_TRIES: Final = 2  # to measure while no other guest of the host takes the CPU …
+_TRIES_KEPT: Final = 4  # … where another try is cheap
 QUICK_ROUNDS: Final = 3
 QUICK_SECONDS: Final = 0.3
 
@@ -40,6 +46,8 @@ class Taken:
     missing: str | None = None
     machine: bool = False  # what is missing is another machine
     errors: list[str] = field(default_factory=list)
+    steal: list[float] = field(default_factory=list)  # of each window, the share of its time
+    again: int = 0  # windows thrown away because of that
 
     @property
     def given_up(self) -> bool:
@@ -123,7 +131,7 @@ def measure(row: Row, plan: Plan, cpus: Cpus) -> Answer:
         for number in range(-warm_up, rounds):
             if all(one.given_up for one in taken):
                 break
-            _round(row, turns, number, rounds)
+            _round(row, turns, number, rounds, cpus)
     answer = Answer(row, taken, [read(goal, taken) for goal in row.goals])
     answer.seconds = time.monotonic() - began
     return answer
@@ -137,25 +145,42 @@ def _look(variant: Variant) -> Taken:
     return taken
 
 
-def _round(row: Row, turns: Sequence[tuple[Taken, Any]], number: int, rounds: int) -> None:
+def _round(
+    row: Row, turns: Sequence[tuple[Taken, Any]], number: int, rounds: int, cpus: Cpus
+) -> None:
+    seen: list[list[Measured]] = [[] for _ in turns]
+    for window in range(row.windows):
+        for place, (taken, turn) in order(list(enumerate(turns)), number * row.windows + window):
+            if not taken.given_up:
+                _window(row, taken, turn, seen[place], cpus)
     words = []
-    for one in order(turns, number):
-        taken, turn = one
-        if taken.given_up:
-            seen = None
-        else:
-            try:
-                seen = turn()
-            except (BenchError, PyvnetError, OSError) as error:
-                seen = None
-                taken.errors.append(str(error))
-                say(f"row {row.number}: {taken.variant.name}: {error}")
+    for (taken, _), windows in zip(turns, seen, strict=True):
+        found = middle(windows)
         if number >= 0:
-            taken.rounds.append(seen)
-        if seen:
-            words.append(f"{taken.variant.name} {seen.get(row.figures[0].name, 0):.4g}")
+            taken.rounds.append(found)
+        if found:
+            words.append(f"{taken.variant.name} {found.get(row.figures[0].name, 0):.4g}")
     label = "warm-up" if number < 0 else f"round {number + 1}/{rounds}"
     say(f"row {row.number} {label}: {', '.join(words)} {row.figures[0].unit}")
+
+
+def _window(row: Row, taken: Taken, turn: Any, seen: list[Measured], cpus: Cpus) -> None:
+    try:
+        reading = calm(turn, cpus, _TRIES_KEPT if row.keep else _TRIES)
+    except (BenchError, PyvnetError, OSError) as error:
+        taken.errors.append(str(error))
+        say(f"row {row.number}: {taken.variant.name}: {error}")
+        return
+    seen.append(reading.measured)
+    taken.steal.append(reading.stolen)
+    taken.again += reading.again
+
+
+def middle(windows: Sequence[Measured]) -> Measured | None:
+    """Of each figure the median of a round's windows; None: there was none."""
+    if not windows:
+        return None
+    return {name: statistics.median(one[name] for one in windows) for name in windows[0]}
 
 
 def order(turns: Sequence[Any], number: int) -> Iterator[Any]:
@@ -167,7 +192,8 @@ def order(turns: Sequence[Any], number: int) -> Iterator[Any]:
 def _turn(row: Row, variant: Variant, cpus: Cpus, seconds: float, kept: ExitStack) -> Any:
     """One measurement of a variant, set up now or, where the row keeps it, once."""
     figures = {figure.name for figure in row.figures}
-    held: list[Measure] = []
+    held = kept.enter_context(ExitStack())
+    standing: list[tuple[Room, Measure]] = []
 
     def checked(measured: Measured) -> Measured:
         if wrong := set(measured) - figures:
@@ -183,11 +209,19 @@ def _turn(row: Row, variant: Variant, cpus: Cpus, seconds: float, kept: ExitStac
             return checked(take())
 
     def again() -> Measured:
-        with deadline(row.patience, variant.name):
-            if not held:
-                room = kept.enter_context(Room(cpus, seconds))
-                held.append(kept.enter_context(variant.setup(room)))
-            return checked(held[0]())
+        # One that failed is set up anew.
+        with deadline(row.patience, variant.name), ExitStack() as failed:
+            failed.callback(standing.clear)
+            failed.callback(held.close)
+            if not standing:
+                room = held.enter_context(Room(cpus, seconds))
+                standing.append((room, held.enter_context(variant.setup(room))))
+            room, take = standing[0]
+            room.resume()
+            measured = checked(take())
+            room.pause()
+            failed.pop_all()
+        return measured
 
     return again if row.keep else once
 

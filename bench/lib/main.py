@@ -106,11 +106,7 @@ def _measure(selected: Sequence[Row], plan: Plan) -> tuple[dict[str, Any], list[
     machine = describe(cpus)
     if cpus.backend == cpus.frontend:
         say("one CPU only: back-end and front-end share it, and figures are not comparable")
-    needed = max(
-        (sum(need.hugepages for need in one.needs) for row in selected for one in row.variants),
-        default=0,
-    )
-    with interruptible(), reserved_hugepages(needed):
+    with interruptible(), reserved_hugepages(max(map(hugepages_of, selected), default=0)):
         answers = [measure(row, plan, cpus) for row in selected]
     failed = [
         f"row {answer.row.number}: {taken.variant.name} was not measured: "
@@ -120,6 +116,12 @@ def _measure(selected: Sequence[Row], plan: Plan) -> tuple[dict[str, Any], list[
     ]
     seconds = time.monotonic() - began
     return report.document(machine, answers, quick=plan.quick, seconds=seconds), failed
+
+
+def hugepages_of(row: Row) -> int:
+    """MiB that a row takes at the same time: of all its variants where it keeps them."""
+    each = [sum(need.hugepages for need in variant.needs) for variant in row.variants]
+    return (sum if row.keep else max)(each)
 
 
 @contextmanager

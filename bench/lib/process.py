@@ -35,6 +35,7 @@ class Process:
         netns: fd of the network namespace it runs in; None: ours.
         env: more variables.
         cwd: where it runs.
+        asked: it reads lines, see `ask`; else its input is empty.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Process:
         netns: int | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        asked: bool = False,
     ) -> None:
         self.name = os.path.basename(str(command[0]))  # noqa: PTH119 - a word, not a file
         # What is in front becomes the program by exec: its pid is ours to watch.  The
@@ -57,7 +59,7 @@ class Process:
         prefix += ["setpriv", "--pdeathsig", "KILL", "--"]
         self._popen = subprocess.Popen(  # noqa: S603 - the commands are ours
             [*prefix, *map(str, command)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if asked else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | dict(env or {}),
@@ -68,6 +70,7 @@ class Process:
         self.pid = self._popen.pid
         self._changed = threading.Condition()
         self._text = {"out": "", "err": ""}
+        self._answered = 0
         self._open = 2
         self._readers = [
             threading.Thread(target=self._read, args=(which, stream), daemon=True)
@@ -137,10 +140,37 @@ class Process:
         """
         return json_object(self, self.until(r"^\{.*\}$", timeout)[0])
 
+    def ask(self, word: str, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """The JSON object that a program of bench/c with ``--turns`` prints when told a word.
+
+        Raises:
+            BenchError: it ended, took too long or printed something else.
+        """
+        stdin = self._popen.stdin
+        if stdin is None:
+            raise TypeError("started to be asked nothing")
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(f"{word}\n".encode())
+            stdin.flush()
+        seen = self._answered
+        found = self.until(rf"\A(?:.*\n){{{seen}}}(\{{.*\}})\n", timeout)
+        self._answered += 1
+        return json_object(self, found[1])
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(number)
+
+    def pause(self) -> None:
+        """Stop its group until `resume`: it takes no CPU meanwhile, whatever it does."""
+        if self.alive():
+            self._kill(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        """Let it go on; harmless on one that does."""
+        self._kill(signal.SIGCONT)
 
     def error(self, what: str) -> BenchError:
         """An error that ends with what the program wrote last."""
@@ -152,12 +182,16 @@ class Process:
         """SIGTERM, then SIGKILL to the group; harmless to repeat."""
         if self.alive():
             self._kill(signal.SIGTERM)
+            self.resume()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(_GRACE)
         self._kill(signal.SIGKILL)  # whoever of its group is left
         self._popen.wait()
         for reader in self._readers:
             reader.join(_GRACE)
+        if self._popen.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self._popen.stdin.close()
 
     def _kill(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

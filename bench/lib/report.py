@@ -11,6 +11,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.lib import stats
+from bench.lib.steal import ALLOWED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -64,6 +65,8 @@ def _variant(taken: Taken, figures: Iterable[Figure]) -> dict[str, Any]:
         "errors": taken.errors,
         "rounds": [None if seen is None else dict(seen) for seen in taken.rounds],
         "summary": summary,
+        "steal": [round(share, 3) for share in taken.steal],
+        "taken_again": taken.again,
     }
 
 
@@ -152,6 +155,21 @@ def goal_lines(row: dict[str, Any]) -> Iterator[str]:
             yield f"{variant['name']} left out: {variant['missing']}"
         for error in variant["errors"]:
             yield f"{variant['name']} failed: {error}"
+    if line := steal_line(row):
+        yield line
+
+
+def steal_line(row: dict[str, Any]) -> str:
+    """What the host took away while the row was measured; empty: too little to matter."""
+    again = sum(variant.get("taken_again", 0) for variant in row["variants"])
+    shares = [share for variant in row["variants"] for share in variant.get("steal", ())]
+    disturbed = sum(share > ALLOWED for share in shares)
+    if not again and not disturbed:
+        return ""
+    return (
+        f"other guests of the host took CPU time: {again} readings were taken again, and of the "
+        f"{len(shares)} that count {disturbed} lost more than {ALLOWED:.0%}"
+    )
 
 
 def goal_line(goal: dict[str, Any]) -> str:

@@ -60,6 +60,7 @@ class Room:
         self.seconds = seconds
         self._stack = ExitStack()
         self._sockets = 0
+        self._processes: list[Process] = []
 
     @cached_property
     def tmp(self) -> Path:
@@ -90,16 +91,24 @@ class Room:
         cpu: int | None = None,
         private: bool = True,
         env: Mapping[str, str] | None = None,
+        asked: bool = False,
     ) -> Process:
-        """Start a program; ``private``: in the room's network namespace."""
+        """Start a program.
+
+        ``private``: in the room's network namespace; ``asked``: to have `Process.ask`.
+        """
         netns = self.netns.fileno() if private else None
-        process = Process(command, cpu=cpu, netns=netns, env=env, cwd=self.tmp)
+        process = Process(command, cpu=cpu, netns=netns, env=env, cwd=self.tmp, asked=asked)
+        self._processes = [other for other in self._processes if other.alive()]
+        self._processes.append(process)
         return self._stack.enter_context(process)
 
-    def program(self, name: str, *args: object, cpu: int | None = None) -> Process:
+    def program(
+        self, name: str, *args: object, cpu: int | None = None, asked: bool = False
+    ) -> Process:
         """Start a program of bench/c, on the front-end's CPU unless said otherwise."""
         command: list[str | Path] = [BUILT / name, *map(str, args)]
-        return self.start(command, cpu=self.cpus.frontend if cpu is None else cpu)
+        return self.start(command, cpu=self.cpus.frontend if cpu is None else cpu, asked=asked)
 
     def run(
         self, name: str, *args: object, cpu: int | None = None, timeout: float = TIMEOUT
@@ -120,6 +129,16 @@ class Room:
         ``--config`` files.
         """
         return Serving(self, options, self.cpus.backend if cpu is None else cpu, sockets=sockets)
+
+    def pause(self) -> None:
+        """Stop what runs here until `resume`: it takes no CPU, even if it never sleeps."""
+        for process in self._processes:
+            process.pause()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        for process in self._processes:
+            process.resume()
 
     # The namespace.
 

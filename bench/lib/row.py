@@ -84,8 +84,9 @@ class Row:
         rounds: how many of a full run count.
         warm_up: rounds before those, thrown away.
         seconds: how long one measurement should take (`Room.seconds`); --quick shortens it.
-        keep: set up once for all rounds instead of for each.  Only for variants
-            that use no CPU while another one has its turn.
+        windows: how often each variant has its turn in a round; the median is the round's.
+        keep: set up once for all rounds instead of for each.  Processes of the room
+            are paused while another variant has its turn.
         patience: seconds after which a setup or a measurement counts as hung.
     """
 
@@ -98,6 +99,7 @@ class Row:
     rounds: int = 7
     warm_up: int = 1
     seconds: float = 1.0
+    windows: int = 1
     keep: bool = False
     patience: float = 60.0
 

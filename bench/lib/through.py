@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from bench.lib.process import Process
     from bench.lib.room import Room
     from bench.lib.row import Measure, Setup
 
@@ -43,7 +44,7 @@ _LOST = 0.02  # of the frames sent; more, and the count is not one of frames del
 def jobs(room: Room, job: str, window: int = WINDOW) -> list[object]:
     """Arguments of every program with the jobs of bench/c/jobs.h."""
     words: list[object] = ["--job", job, "--interface", TAP_NAME, "--seconds", room.seconds]
-    return [*words, "--window", window] if job == "rx" else words
+    return [*words, "--window", window, "--turns"]
 
 
 def figures(
@@ -129,7 +130,8 @@ def raw(job: str, drop: Drop = None) -> Setup:
         if drop:
             drop_behind(room, [TAP_NAME], drop)
         words = [*jobs(room, job), "--backend-cpu", room.cpus.backend]
-        yield lambda: figures(job, drop, room.run("raw_tap", *words))
+        program = room.program("raw_tap", *words, asked=True)
+        yield lambda: figures(job, drop, program.ask(job))
 
     return setup
 
@@ -144,6 +146,22 @@ def everybody(job: str, drop: Drop = None) -> tuple[Variant, ...]:
     )
 
 
+def front_end(
+    room: Room,
+    job: str,
+    path: Path,
+    *,
+    own: bool = False,
+    rss: bool = False,
+    server: bool = False,
+) -> Process:
+    """Start a front-end that does a job each time it is asked to, that one or another."""
+    words: list[object] = ["--socket", path, *jobs(room, job, 0 if server else WINDOW)]
+    words += ["--rss"] if rss else []
+    words += ["--server"] if server else []
+    return room.program("frontend" if own else "dpdk_frontend", *words, asked=True)
+
+
 def measure(
     room: Room,
     job: str,
@@ -154,11 +172,8 @@ def measure(
     rss: bool = False,
     server: bool = False,
 ) -> Measure:
-    """Run a front-end once for each measurement."""
+    """Start a front-end and have it measure, each time it is called."""
     if drop:
         drop_behind(room, [TAP_NAME], drop)
-    words: list[object] = ["--socket", path, *jobs(room, job, 0 if server else WINDOW)]
-    words += ["--rss"] if rss else []
-    words += ["--server"] if server else []
-    name = "frontend" if own else "dpdk_frontend"
-    return lambda: figures(job, drop, room.run(name, *words), lossy=server)
+    front = front_end(room, job, path, own=own, rss=rss, server=server)
+    return lambda: figures(job, drop, front.ask(job), lossy=server)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.lib.harness import Answer, Plan, deadline, measure
 from bench.lib.needs import Need, built, cpu, hugepages, program
-from bench.lib.process import BenchError
+from bench.lib.process import BenchError, Process
 from bench.lib.report import document, lines
 from bench.lib.room import Cpus, Room
 from bench.lib.row import Figure, Goal, Row, Variant
@@ -93,6 +94,88 @@ def test_a_row_can_keep_its_variants() -> None:
     trace: list[str] = []
     take(a_row(*(Variant(name, steady(1, trace, name)) for name in "AB"), rounds=2, keep=True))
     assert trace == ["A begins", "A", "B begins", "B", "B", "A", "B ends", "A ends"]
+
+
+def test_windows_of_a_round_take_turns_and_the_median_counts() -> None:
+    trace: list[str] = []
+
+    def rising(name: str) -> Setup:
+        @contextmanager
+        def setup(_: Room) -> Iterator[Measure]:
+            def take() -> dict[str, float]:
+                trace.append(name)
+                return {"mpps": trace.count(name) ** 2}
+
+            yield take
+
+        return setup
+
+    row = a_row(*(Variant(name, rising(name)) for name in "AB"), rounds=2, windows=3)
+    answer = take(row)
+    assert "".join(trace) == "ABBAABBAABBA"
+    assert answer.taken[0].rounds == [{"mpps": 4}, {"mpps": 25}]
+
+
+def test_a_kept_variant_takes_no_cpu_while_another_is_measured() -> None:
+    spinning: list[int] = []
+    states: list[str] = []
+
+    @contextmanager
+    def spins(room: Room) -> Iterator[Measure]:
+        process = room.start(["sh", "-c", "while :; do :; done"], private=False)
+        spinning.append(process.pid)
+
+        def take() -> dict[str, float]:
+            room.until(lambda: state(process.pid) == "R", "running again")
+            return {"mpps": 1.0}
+
+        yield take
+
+    @contextmanager
+    def looks(_: Room) -> Iterator[Measure]:
+        def take() -> dict[str, float]:
+            states.append(state(spinning[0]))
+            return {"mpps": 1.0}
+
+        yield take
+
+    def state(pid: int) -> str:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    row = a_row(Variant("spins", spins), Variant("looks", looks), rounds=1, windows=2, keep=True)
+    assert take(row).taken[0].rounds == [{"mpps": 1}]
+    assert states == ["T", "T"]
+
+
+def test_a_kept_variant_that_failed_is_set_up_anew() -> None:
+    setups: list[int] = []
+
+    @contextmanager
+    def fails_once(_: Room) -> Iterator[Measure]:
+        setups.append(1)
+
+        def take() -> dict[str, float]:
+            if len(setups) == 1:
+                raise BenchError("the first one is broken")
+            return {"mpps": 2.0}
+
+        yield take
+
+    answer = take(a_row(Variant("A", fails_once), rounds=3, keep=True))
+    assert answer.taken[0].rounds == [None, {"mpps": 2}, {"mpps": 2}]
+    assert len(setups) == 2
+
+
+def test_a_program_answers_each_time_it_is_asked() -> None:
+    script = 'n=0; while read word; do n=$((n+1)); echo "{\\"$word\\": $n}"; done'
+    with Process(["sh", "-c", script], asked=True) as process:
+        assert process.ask("first") == {"first": 1}
+        assert process.ask("second") == {"second": 2}
+    with (
+        Process(["sh", "-c", "echo no luck >&2"], asked=True) as process,
+        pytest.raises(BenchError, match="no luck"),
+    ):
+        process.ask("anything")
 
 
 def test_the_warm_up_does_not_count() -> None:

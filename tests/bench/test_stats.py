@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.lib import steal
+from bench.lib.room import Cpus
 from bench.lib.row import Goal
 from bench.lib.stats import Interval, bootstrap, ratios, spread, verdict
 
@@ -74,3 +76,12 @@ def test_what_an_interval_says_about_a_goal(
 def test_a_stretch_goal_is_judged_by_its_own_bound() -> None:
     goal = Goal("mpps", of="a", to="b", at_least=0.97, reaching=1.0, stretch=1.3)
     assert verdict(goal, Interval(1.2, 1.1, 1.25), goal.stretch) == "missed"
+
+
+def test_stolen_time_is_that_of_the_two_cpus() -> None:
+    text = "cpu 9 9 9 9 9 9 9 99 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\ncpu1 0 0 0 0 0 0 0 4 0 0\n"
+    assert steal.stolen_ticks(text, Cpus(0, 1)) == 12
+    assert steal.stolen_ticks(text, Cpus(0, 0)) == 8
+    assert steal.share(0, 1.0, Cpus(0, 1)) == 0
+    assert steal.share(1000, 1.0, Cpus(0, 1)) > steal.ALLOWED
+    assert steal.share(1000, 1e-6, Cpus(0, 1)) == 0  # shorter than a tick can tell
