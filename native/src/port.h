@@ -45,6 +45,13 @@ struct vnet_port_ops {
 	int (*recv)(struct vnet_port_queue *pq, struct vnet_port_io *io,
 		    struct vnet_slot *const *slots, int32_t *lengths, uint32_t n);
 	/*
+	 * Read one whole frame with its header, part after part.  NULL: this port does not.
+	 * Return: its bytes; -EMSGSIZE and -EFAULT: it is lost, being cut off or a part being out of
+	 * reach; -errno when there is none
+	 */
+	int (*recv_parts)(const struct vnet_port_queue *pq, const struct iovec *parts,
+			  uint32_t count);
+	/*
 	 * Write whole frames with their headers, in their order.
 	 * @results:	0 or -errno of each that was tried; only the last may be -EAGAIN: the port is full
 	 * Return: how many were tried, nothing behind them was sent

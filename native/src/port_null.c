@@ -67,7 +67,7 @@ static int null_set_offloads(struct vnet_port_queue *pq, uint32_t offloads)
 	return 0;
 }
 
-const struct vnet_port_ops vnet_port_null = { null_recv, null_send, null_attach,
+const struct vnet_port_ops vnet_port_null = { null_recv, NULL, null_send, null_attach,
 					      null_set_offloads };
 
 const struct vnet_port_ops *vnet_port_ops_of(uint32_t type)

@@ -23,10 +23,11 @@ static int empty_or_gone(int fd)
 		       0;
 }
 
-static int recv_one(const struct vnet_port_queue *pq, struct vnet_slot *slot)
+static int pair_recv_parts(const struct vnet_port_queue *pq, const struct iovec *parts,
+			   uint32_t count)
 {
-	struct iovec iov = { vnet_slot_start(slot), VNET_SLOT_ROOM };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)parts,
+				  .msg_iovlen = count };
 	ssize_t n = recvmsg(pq->fd, &message, MSG_DONTWAIT);
 
 	if (n < 0)
@@ -41,7 +42,9 @@ static int pair_recv(struct vnet_port_queue *pq, struct vnet_port_io *io,
 {
 	(void)io;
 	for (uint32_t i = 0; i < n; i++) {
-		lengths[i] = recv_one(pq, slots[i]);
+		const struct iovec whole = { vnet_slot_start(slots[i]), VNET_SLOT_ROOM };
+
+		lengths[i] = pair_recv_parts(pq, &whole, 1);
 		if (lengths[i] < 0 && lengths[i] != -EMSGSIZE)
 			return i ? (int)i : lengths[i];
 	}
@@ -86,5 +89,5 @@ static int pair_set_offloads(struct vnet_port_queue *pq, uint32_t offloads)
 	return VNET_FAILS(VNET_FAIL_PORT_OFFLOADS) ? -EIO : 0;
 }
 
-const struct vnet_port_ops vnet_port_pair = { pair_recv, pair_send, pair_attach,
+const struct vnet_port_ops vnet_port_pair = { pair_recv, pair_recv_parts, pair_send, pair_attach,
 					      pair_set_offloads };

@@ -70,6 +70,14 @@ static int tap_recv(struct vnet_port_queue *pq, struct vnet_port_io *io,
 	return recv_each(pq, slots, lengths, n);
 }
 
+static int tap_recv_parts(const struct vnet_port_queue *pq, const struct iovec *parts,
+			  uint32_t count)
+{
+	ssize_t got = readv(pq->fd, parts, (int)count);
+
+	return got < 0 ? tap_error(errno) : (int)got;
+}
+
 static int send_one(const struct vnet_port_queue *pq, const struct vnet_tx_frame *frame)
 {
 	if (VNET_FAILS(VNET_FAIL_PORT_SEND))
@@ -227,4 +235,5 @@ static int tap_set_offloads(struct vnet_port_queue *pq, uint32_t offloads)
 	return ioctl(pq->fd, TUNSETOFFLOAD, tun_flags(offloads)) < 0 ? tap_error(errno) : 0;
 }
 
-const struct vnet_port_ops vnet_port_tap = { tap_recv, tap_send, tap_attach, tap_set_offloads };
+const struct vnet_port_ops vnet_port_tap = { tap_recv, tap_recv_parts, tap_send, tap_attach,
+					     tap_set_offloads };

@@ -19,6 +19,8 @@
  * for another worker's receiveq is copied into a slot of the pool.  So batches
  * are no longer than what the receiveq seems to have room for.
  *
+ * Long frames may spare that copy: rx_direct.c.
+ *
  * Where frames end: every frame read is counted once, in rx_packets or in the
  * rx_drop_* that names the reason.
  */
@@ -282,13 +284,19 @@ static void classify(struct vnet_worker *w, const struct vnet_pair *pair, uint32
 	}
 }
 
-/* A batch all the way. */
-static void process(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
+uint32_t vnet_rx_judge(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
 {
-	struct vnet_slot **slots = w->scratch.rx.slots;
-	uint32_t left = judge(w, pair, n), done;
+	uint32_t left = judge(w, pair, n);
 
 	classify(w, pair, left);
+	return left;
+}
+
+void vnet_rx_process(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
+{
+	struct vnet_slot **slots = w->scratch.rx.slots;
+	uint32_t left = vnet_rx_judge(w, pair, n), done;
+
 	if (left && w->policy->steering.mode == VNET_STEER_AUTOMATIC) {
 		done = deliver(w, pair, slots[0]->queue, slots, left);
 		if (done < left) {
@@ -308,9 +316,8 @@ static void process(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
 	pair->held = 0;
 }
 
-/* Of the batch just read: frames that are whole. */
-static uint32_t take_read(struct vnet_worker *w, struct vnet_pair *pair, uint32_t count,
-			  uint32_t *whole)
+uint32_t vnet_rx_take_read(struct vnet_worker *w, struct vnet_pair *pair, uint32_t count,
+			   uint32_t *whole)
 {
 	struct vnet_rx_batch *b = &w->scratch.rx;
 	uint32_t frames = 0;
@@ -330,6 +337,8 @@ static uint32_t take_read(struct vnet_worker *w, struct vnet_pair *pair, uint32_
 		slot->csum_completed = 0;
 		b->slots[(*whole)++] = slot;
 	}
+	if (*whole)
+		pair->rx_length = b->slots[*whole - 1]->len;
 	vnet_count(&pair->stats.rx_port_frames, frames);
 	if (frames != *whole)
 		vnet_count(&pair->stats.rx_drop_port, frames - *whole);
@@ -353,7 +362,7 @@ static uint32_t read_frames(struct vnet_worker *w, struct vnet_pair *pair, uint3
 	if (got == -ENODEV)
 		vnet_worker_port_gone(pair);
 	/* EIO: down, EINTR: again on the next round */
-	return got <= 0 ? 0 : take_read(w, pair, (uint32_t)got, whole);
+	return got <= 0 ? 0 : vnet_rx_take_read(w, pair, (uint32_t)got, whole);
 }
 
 /* How many frames to read: as many as there were last time, and no more than there seem to be buffers for. */
@@ -385,7 +394,18 @@ uint32_t vnet_rx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t b
 
 	while (frames < budget && !pair->rx_waits) {
 		uint32_t asked = pair->held, n = asked, whole = asked;
+		enum vnet_direct direct = VNET_DIRECT_NOT;
 
+		if (vnet_rx_direct_due(w, pair))
+			direct = vnet_rx_direct(w, pair);
+		if (direct == VNET_DIRECT_NONE)
+			break;
+		if (direct == VNET_DIRECT_FRAME) {
+			frames++;
+			if (w->engine->poll_us)
+				vnet_rx_flush(w); /* as below */
+			continue;
+		}
 		if (asked) {
 			memcpy(w->scratch.rx.slots, pair->hold, asked * sizeof(pair->hold[0]));
 		} else {
@@ -394,7 +414,7 @@ uint32_t vnet_rx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t b
 			adapt(pair, asked, n);
 		}
 		frames += n;
-		process(w, pair, whole);
+		vnet_rx_process(w, pair, whole);
 		if (n < asked)
 			break; /* there are no more */
 		/* A single one may be all that its driver waits for; who polls is in a hurry. */

@@ -92,12 +92,9 @@ static int pop_more(struct window *win, uint64_t missing)
 	return got;
 }
 
-/*
- * The header of the frame as the driver negotiated it, made in private memory (U-03: no old bytes).
- * Return: its length
- */
-static uint32_t write_header(const struct vnet_worker *w, const struct vnet_slot *slot,
-			     uint32_t buffers, const struct iovec *iov)
+/* Made in private memory (U-03: no old bytes). */
+static inline uint32_t write_header(const struct vnet_worker *w, const struct vnet_slot *slot,
+				    uint32_t buffers, const struct iovec *iov)
 {
 	struct virtio_net_hdr_v1_hash header = {
 		.v1 = slot->shown,
@@ -113,6 +110,12 @@ static uint32_t write_header(const struct vnet_worker *w, const struct vnet_slot
 	}
 	vnet_mem_write(iov, 0, &header, sizeof(header));
 	return sizeof(header);
+}
+
+uint32_t vnet_rx_write_header(const struct vnet_worker *w, const struct vnet_slot *slot,
+			      uint32_t buffers, const struct iovec *iov)
+{
+	return write_header(w, slot, buffers, iov);
 }
 
 /* Fill the chains taken.  Every buffer but the last is filled to the brim (NET-RX-02). */
@@ -231,8 +234,8 @@ static void count(const struct window *win)
 		vnet_count_shared(&stats->rx_drop_queue_off, win->queue_off);
 }
 
-/* Remember to publish; a ring that broke under a frame is out of reach from now on. */
-static void after_place(struct vnet_worker *w, struct vnet_pair *pair)
+/* A ring that broke under a frame is out of reach from now on. */
+void vnet_rx_placed(struct vnet_worker *w, struct vnet_pair *pair)
 {
 	if (pair->receiveq.staged_count && !pair->dirty) {
 		pair->dirty = true;
@@ -269,7 +272,7 @@ uint32_t vnet_rx_place(struct vnet_worker *w, struct vnet_pair *pair,
 	count(&win);
 	if (win.packets)
 		pair->rx_chains = (uint32_t)((win.used + win.packets - 1) / win.packets);
-	after_place(w, pair);
+	vnet_rx_placed(w, pair);
 	return done;
 }
 

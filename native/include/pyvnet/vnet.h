@@ -195,6 +195,7 @@ struct vnet_pair_stats {
 	uint64_t rx_packets;
 	uint64_t rx_bytes; /* without the virtio header */
 	uint64_t rx_handoffs; /* of rx_packets: came from another worker */
+	uint64_t rx_direct; /* of rx_packets: read from the host port into the driver's buffers */
 	uint64_t rx_notifications;
 	uint64_t rx_kicks;
 	uint64_t rx_drop_overruns; /* no descriptors (OUR-RX-20) */

@@ -2731,6 +2731,7 @@ static void _cffi_checkfld_struct_vnet_pair_stats(struct vnet_pair_stats *p)
   (void)((p->rx_packets) | 0);  /* check that 'struct vnet_pair_stats.rx_packets' is an integer */
   (void)((p->rx_bytes) | 0);  /* check that 'struct vnet_pair_stats.rx_bytes' is an integer */
   (void)((p->rx_handoffs) | 0);  /* check that 'struct vnet_pair_stats.rx_handoffs' is an integer */
+  (void)((p->rx_direct) | 0);  /* check that 'struct vnet_pair_stats.rx_direct' is an integer */
   (void)((p->rx_notifications) | 0);  /* check that 'struct vnet_pair_stats.rx_notifications' is an integer */
   (void)((p->rx_kicks) | 0);  /* check that 'struct vnet_pair_stats.rx_kicks' is an integer */
   (void)((p->rx_drop_overruns) | 0);  /* check that 'struct vnet_pair_stats.rx_drop_overruns' is an integer */
@@ -3030,6 +3031,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "rx_handoffs", offsetof(struct vnet_pair_stats, rx_handoffs),
                    sizeof(((struct vnet_pair_stats *)0)->rx_handoffs),
                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
+  { "rx_direct", offsetof(struct vnet_pair_stats, rx_direct),
+                 sizeof(((struct vnet_pair_stats *)0)->rx_direct),
+                 _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_notifications", offsetof(struct vnet_pair_stats, rx_notifications),
                         sizeof(((struct vnet_pair_stats *)0)->rx_notifications),
                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
@@ -3232,21 +3236,21 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
   { "vnet_mem", 143, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_pair_stats", 144, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 31, 24 },
+    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 31, 25 },
   { "vnet_policy", 145, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_policy_config", 146, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 55, 8 },
+    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 56, 8 },
   { "vnet_queue_config", 147, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 63, 13 },
+    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 64, 13 },
   { "vnet_queue_state", 148, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 76, 4 },
+    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 77, 4 },
   { "vnet_region", 149, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 80, 5 },
+    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 81, 5 },
   { "vnet_steering", 150, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 85, 9 },
+    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 86, 9 },
   { "vnet_verdict", 151, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 94, 3 },
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 95, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
