@@ -11,15 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import pytest
 
-from tests.hostile.rig import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT: Final = Path(__file__).parent.parent.parent
 PACKAGE: Final = ROOT / "src/pyvnet"
 RSS: Final = "tests/conformance/test_control_rss.py::"
 MQ: Final = "tests/conformance/test_control_multiqueue.py::"
