@@ -11,7 +11,7 @@ Axes are properties of the frame before it is cut, except ``cut`` itself.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Plan: TypeAlias = dict[str, str]
 Value: TypeAlias = tuple[str, str]
 Axes: TypeAlias = dict[str, tuple[str, ...]]
+_Partners: TypeAlias = dict[Value, set[Value]]
 
 HEADER_CAP: Final = 16
 OPTION_CAP: Final = 64
@@ -265,7 +266,7 @@ def needs_odd_ah(plan: Plan) -> bool:
 def missing_headers(plan: Plan, present: Counter[str]) -> list[str]:
     """What must be added to ``present``; ``options`` and ``growable`` stand for any of a kind."""
     need = needed_headers(plan)
-    missing = list((need - present).elements())
+    missing = [kind for kind in need for _ in range(need[kind] - present.get(kind, 0))]
     there = {*present, *need}
     if plan.get("options", "no") != "no" and not there.intersection(OPTION_HEADERS):
         missing.append("options")
@@ -324,22 +325,27 @@ class Planner:
 
     def covering_array(self) -> list[Plan]:
         """Plans in which every reachable pair stands at least once."""
-        uncovered = set(self.reachable)
+        uncovered: _Partners = defaultdict(set)
+        for a, b in map(tuple, self.reachable):
+            uncovered[a].add(b)
+            uncovered[b].add(a)
         plans = []
         # By content, not by hash order, or the seed would not fix the outcome.
         order = sorted(self.reachable, key=sorted)
         self._rng.shuffle(order)
         for pair in order:
-            if pair in uncovered:
+            a, b = pair
+            if b in uncovered[a]:
                 plan = self._complete(pair, uncovered)
                 if plan is None:
                     self.reachable.discard(pair)
                     continue
                 plans.append(plan)
-                uncovered.difference_update(pairs_of(plan))
+                for value in plan.items():
+                    uncovered[value].difference_update(plan.items())
         return plans
 
-    def _complete(self, pair: frozenset[Value], uncovered: set[frozenset[Value]]) -> Plan | None:
+    def _complete(self, pair: frozenset[Value], uncovered: _Partners) -> Plan | None:
         for _ in range(500 if self._strict else 30):
             plan = self._try_complete(pair, uncovered)
             if plan is not None:
@@ -348,23 +354,18 @@ class Planner:
             return None
         raise AssertionError(f"no rule forbids {sorted(pair)}, but no frame was found for it")
 
-    def _try_complete(
-        self, pair: frozenset[Value], uncovered: set[frozenset[Value]]
-    ) -> Plan | None:
+    def _try_complete(self, pair: frozenset[Value], uncovered: _Partners) -> Plan | None:
         plan: Plan = dict(pair)
         forbidden = set().union(*(self._bad[value] for value in pair))
         rest = [axis for axis in AXES if axis not in plan]
         self._rng.shuffle(rest)
         for axis in rest:
-            taken = list(plan.items())
+            taken = plan.items()
             ranked = sorted(
-                (
-                    (-sum(frozenset((t, (axis, v))) in uncovered for t in taken),
-                     self._rng.random(), v)
-                    for v in self._axes[axis]
-                    if (axis, v) not in forbidden
-                ),
-            )  # fmt: skip
+                (-len(uncovered[axis, v] & taken), self._rng.random(), v)
+                for v in self._axes[axis]
+                if (axis, v) not in forbidden
+            )
             for _, _, value in ranked:
                 plan[axis] = value
                 if _fits(plan):

@@ -123,9 +123,12 @@ def _send(tally: Tally, plan: Plan, rng: random.Random, readers: Readers) -> Non
 
 
 @pytest.fixture(scope="module")
-def tallies() -> dict[str, Tally]:
+def tallies(pytestconfig: pytest.Config) -> dict[str, Tally]:
+    # A sanitizer looks for reads beyond a frame: each plan once is enough for it, and slow.
+    once = pytestconfig.getoption("--engine")
     tallies = {}
-    for name, (axes, wanted) in PARTS.items():
+    for name, (axes, hits) in PARTS.items():
+        wanted = ARRAYS if once else hits
         started = time.monotonic()
         rng = random.Random(f"{SEED} {name}")
         tally = tallies[name] = Tally(name, Planner(rng, axes, strict=name not in LIMITS), wanted)
@@ -170,12 +173,13 @@ def test_no_pair_declared_impossible_was_sent(tally: Tally) -> None:
 def test_every_report_was_given_often(tallies: dict[str, Tally]) -> None:
     """Agreement on frames that are all unclassified would prove nothing."""
     reports = sum((tally.reports for tally in tallies.values()), Counter[int]())
-    assert {report for report in HashReport if reports[report] >= 500} == set(HashReport)
+    often, queues = (500, UNCLASSIFIED) if tallies["with ports"].wanted == PAIR_HITS else (25, 150)
+    assert {report for report in HashReport if reports[report] >= often} == set(HashReport)
     assert tallies["hashed"].reports[HashReport.NONE] == 0
     assert tallies["with ports"].reports.keys() == L4_REPORTS
     for name in LIMITS:
         assert tallies[name].reports.keys() <= IP_REPORTS, name
-    assert len(tallies["hashed"].queues) == UNCLASSIFIED
+    assert queues <= len(tallies["hashed"].queues) <= UNCLASSIFIED
 
 
 @pytest.mark.requirement("U-03")
