@@ -10,10 +10,11 @@ import pytest
 
 from pyvnet.reference.offload import sent
 from pyvnet.spec.net_hdr import NetHdr
+from pyvnet.testing import frames
 from tests.datapath import offload_cases as cases
 from tests.datapath.offload_cases import FRAMES, HOST, NEEDS_CSUM, fitting
 from tests.hostile.forms import repeated, three_forms
-from tests.hostile.rig import HDR, Rig
+from tests.hostile.rig import HDR, HDR_HASH, Rig
 from tests.hostile.transmit import transmit
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def test_the_header_is_read_once(offloading: Rig, variant: str, repeats: int) ->
             assert (told.frames, told.malformed) == ([], 1)
 
 
+# Other kinds, and a checksum where there is no TCP.
+LIES = ((0, 34), (3, 34), (4, 34), (0x81, 36), (1, 0xFFFF))
 # Where a TCP segment over IPv4 stops being one that can be cut.
 SPOILED = (
     (12, b"\x86\xdd"),  # another EtherType
@@ -128,3 +131,56 @@ def test_every_corner_of_a_header_over_every_kind_of_frame(
             passed = [(h, frame) for h, frame in expected if h is not None]
             assert list(zip(told.headers, told.frames, strict=True)) == passed
             assert told.malformed == step - len(passed)
+
+
+# What the engine copies whole before it looks at it, header and all; and of a longer frame that
+# is to be cut into segments, what it copies behind the header.
+PAGE, LOOK = 2048, 256
+
+
+def segment(size: int) -> bytes:
+    """A frame of TCP over IPv4, so long."""
+    empty = len(frames.build(frames.Ipv4(), frames.tcp()).data)
+    data = bytes(range(251)) * (size // 251 + 1)
+    return bytes(frames.build(frames.Ipv4(), frames.tcp(payload=data[: size - empty])))
+
+
+@repeated
+@three_forms
+@pytest.mark.parametrize("header", [HDR, HDR_HASH])
+@pytest.mark.requirement("CVE-2024-43817", "PF-C-06", "U-63")
+def test_around_the_page_a_frame_is_copied_to(
+    hooked: Native, variant: str, repeats: int, header: int
+) -> None:
+    """Up to its last byte what was judged is what is sent; a byte more, and its head is."""
+    fits, beyond = segment(PAGE - header), segment(PAGE - header + 1)
+    asked, plain = fitting(fits), NetHdr(NEEDS_CSUM, csum_start=34, csum_offset=16)
+    lies = [(header + where, what) for where, what in SPOILED]
+    lies += [(0, replace(asked, gso_type=gso, csum_start=start).pack(HDR)) for gso, start in LIES]
+    with Rig(hooked, host_offloads=HOST, header_length=header) as rig:
+        for turn in range(repeats):
+            for data, last in ((fits, PAGE - 1), (beyond, header + LOOK - 1)):
+                flip = (*lies, (last, b"\xee"), (last - 1, b"\xee\xee"))[turn % (len(lies) + 2)]
+                head = (asked.pack(header), plain.pack(header))[turn % 7 == 0]
+                # A frame that asks for no segments is looked at no further than its header.
+                if data is beyond and head == plain.pack(header) and flip[0]:
+                    flip = lies[-1]
+                cuts = (header,) if turn % 3 else ()
+                told = transmit(rig, variant, [(head + data, cuts)], flip=flip)
+                assert told.frames == [data]
+                assert told.headers == [sent(NetHdr.unpack(head), data, HOST)]
+
+
+@repeated
+@three_forms
+@pytest.mark.requirement("CVE-2024-43817", "CVE-2024-11614", "OUR-TX-12")
+def test_a_long_frame_that_lies_is_not_sent_whatever_it_turns_into(
+    offloading: Rig, variant: str, repeats: int
+) -> None:
+    data = segment(4000)
+    for turn in range(repeats):
+        where, what = SPOILED[turn % len(SPOILED)]
+        wrong = data[:where] + what + data[where + len(what) :]
+        good = (HDR + where, data[where : where + len(what)])
+        told = transmit(offloading, variant, [(fitting(data).pack() + wrong, ())], flip=good)
+        assert (told.frames, told.malformed) == ([], 1)

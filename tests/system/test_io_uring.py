@@ -14,7 +14,7 @@ import pytest
 
 from pyvnet import Tap
 from pyvnet.datapath.config import EngineConfig
-from pyvnet.datapath.engine import Engine, PortGone
+from pyvnet.datapath.engine import BreakReason, Engine, PortGone
 from pyvnet.datapath.native import Native
 from pyvnet.errors import HostError
 from pyvnet.runtime import report
@@ -138,6 +138,46 @@ def test_frames_for_other_workers_keep_their_order(
         assert all(len(got.data) == 60 + 100 * flow_and_serial(got.data)[0] for got in found)
         rig.barrier()
         assert rig.totals().rx_handoffs > 0
+        rig.assert_counters_add_up()
+
+
+def test_memory_is_replaced_and_taken_away_while_frames_go_both_ways(
+    netns: NetNamespace, kernel: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table is unmapped once its successor is in force: nobody may still read or write there."""
+    monkeypatch.setenv("PYVNET_IO", "uring")
+    count = 40
+    with Rig(
+        pairs=1, port=tap_in(netns, queues=1), queue_size=256, buffer_size=8192, buffers=100
+    ) as rig:
+        rig.policy("automatic")
+        netns.run(["ip", "link", "set", "vnet0", "mtu", "9000"])
+        wire_up(netns, kernel)
+        assert rig.engine.info().io == "uring"
+        for start in range(0, 30 * count, count):
+            serials = range(start, start + count)
+            # Short ones are copied, long ones come and go where they lie in guest memory.
+            low, step = ((60, 37), (5000, 97))[start // count % 2]
+            sent = [frame_of(0, serial, low + serial * step % 1400) for serial in serials]
+            rig.send(0, *sent)
+            for frame in sent:
+                kernel.send(frame)
+                if flow_and_serial(frame)[1] % 8 == 0:
+                    rig.swap_memory()
+            assert [got.data for got in receive(rig, count)] == sent
+            rig.wait_sent(0, count)
+        before = rig.totals()
+        assert (before.tx_packets, before.tx_drops) == (30 * count, 0)
+        rig.send(0, *(frame_of(0, serial, 3000) for serial in range(count)))
+        for serial in range(count):
+            kernel.send(frame_of(0, serial))
+        rig.engine.clear_memory()
+        for serial in range(count):
+            kernel.send(frame_of(0, serial))
+        rig.rounds(lambda: rig.totals().rx_port_frames >= before.rx_port_frames + 2 * count)
+        assert {rig.engine.queue_state(index).broken for index in (0, 1)} == {
+            BreakReason.RING_ADDRESS
+        }
         rig.assert_counters_add_up()
 
 
