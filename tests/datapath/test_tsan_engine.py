@@ -11,14 +11,26 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import threading
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pyvnet.datapath.config import EngineConfig
 from pyvnet.driver.ring_split import Buffer
-from tests.datapath.rig import KEY, OTHER_KEY, Queue, Rig, frame_of
+from tests.datapath.rig import (
+    DEADLINE,
+    KEY,
+    OTHER_KEY,
+    Queue,
+    Rig,
+    drain,
+    flow_and_serial,
+    frame_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,3 +196,51 @@ def test_the_control_queue_beside_running_workers() -> None:
                 rig.recycle()
         for fd in ctrl.fds:
             rig._undo.callback(os.close, fd)
+
+
+FED = 2000
+
+
+def feed(rig: Rig, chance: random.Random) -> Callable[[], None]:
+    """A driver that kicks if it is asked to, at any moment of the worker's way to sleep."""
+    serials = iter(range(FED))
+
+    def work() -> None:
+        rig.sent(0)
+        burst = min(chance.choice((1, 1, 1, 2, 5, 20)), rig.transmitq(0).ring.free_descriptors)
+        rig.send(0, *(frame_of(0, serial) for serial in islice(serials, burst)))
+        for _ in range(chance.randrange(300)):
+            pass
+
+    return work
+
+
+def await_frames(rig: Rig, pair: int, count: int) -> None:
+    """As a driver that sleeps until it is called."""
+    queue = rig.receiveq(pair)
+    while count := count - len(rig.take(pair)):
+        drain(queue.call_fd)
+        if not queue.ring.arm():
+            assert select.select([queue.call_fd], [], [], DEADLINE)[0], f"hangs: {rig.totals()}"
+
+
+@pytest.mark.parametrize("event_idx", [True, False])
+@pytest.mark.parametrize("poll_us", [0, 20])
+def test_nobody_is_overlooked_on_the_way_to_sleep(event_idx: bool, poll_us: int) -> None:
+    """Driver and worker, worker and worker: one not seen before a sleep would wait for ever."""
+    chance = random.Random(poll_us)
+    config = EngineConfig(poll_us=poll_us)
+    with Rig(pairs=2, event_idx=event_idx, buffers=60, config=config) as rig:
+        # What worker 0 reads, worker 1 places.
+        rig.policy(indirection_table=(1,), port_queues=1)
+        with beside(feed(rig, random.Random(1))):
+            for turn in range(FED // 20):
+                burst = chance.choice((1, 1, 2, 10))
+                rig.inject(0, *(frame_of(1, turn) for _ in range(burst)))
+                sent = rig.from_wire(0, 20)
+                assert [flow_and_serial(frame)[1] for frame in sent] == list(
+                    range(20 * turn, 20 * turn + 20)
+                )
+                await_frames(rig, 1, burst)
+        assert rig.stats(1).rx_handoffs == rig.stats(0).rx_port_frames
+        rig.assert_counters_add_up()
