@@ -134,9 +134,9 @@ asan: export PYTHONMALLOC = malloc
 asan: ASAN = detect_leaks=0:allocator_may_return_null=1:log_path=$(CURDIR)/build/asan/report
 asan: UBSAN = print_stacktrace=1:log_path=$(CURDIR)/build/asan/report
 asan: PRELOAD = $$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)
-asan: setup native-asan test-needs ## all tests that may load the engine over its ASan and UBSan build
+asan: setup native-asan test-needs ## the whole suite over the ASan and UBSan build
 	$(call SANITIZED,asan,ASAN_OPTIONS=$(ASAN) UBSAN_OPTIONS=$(UBSAN) LD_PRELOAD="$(PRELOAD)" \
-		$(PY) $(PYTEST) $(SLOW) --engine $(PYTEST_ARGS))
+		$(PY) $(PYTEST) $(SLOW) --once $(PYTEST_ARGS))
 
 # TSan's shadow memory needs the address layout setarch -R gives.
 .PHONY: tsan
@@ -146,7 +146,7 @@ tsan: TSAN = halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tool
 tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
 	$(call SANITIZED,tsan,TSAN_OPTIONS=$(TSAN):log_path=$(CURDIR)/build/tsan/report \
 		LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
-		setarch -R $(PY) $(PYTEST) $(SLOW) --engine -m 'tsan and not soak' $(PYTEST_ARGS))
+		setarch -R $(PY) $(PYTEST) $(SLOW) -m 'tsan and not soak' $(PYTEST_ARGS))
 
 # --- speed ------------------------------------------------------------------------
 

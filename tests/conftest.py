@@ -51,16 +51,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
-# Rooms and files whose tests never load the extension; tests/test_house.py sees to it.
-ENGINE_FREE = frozenset(
-    {
-        *("bench", "capture", "conformance", "device", "netdev", "reference", "spec", "testing"),
-        *("test_house.py", "test_layering.py", "test_spec_coverage.py"),
-        "hostile/test_control_guards.py",
-    }
-)
-
-
 # --- the skip door ----------------------------------------------------------------
 
 
@@ -148,21 +138,14 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--requirements-to is how tools/spec_coverage.py learns who cites what.
 
-    --engine leaves out what has no line of C in it: a sanitizer has nothing to see there.
+    --once is for sanitizers: tests/differential/test_coverage_matrix.py says what it spares.
 
     Threads and descriptors leave /proc a moment after they were joined, on a busy
     machine a long one: --settle says how long the leak check waits for them.
     """
     parser.addoption("--requirements-to", metavar="FILE", help="write {test: [ids]} as JSON")
     parser.addoption("--settle", metavar="SECONDS", type=float, default=10.0)
-    parser.addoption("--engine", action="store_true", help="only tests that may load the engine")
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out rooms without C if that was asked for."""
-    if not config.getoption("--engine") or not collection_path.is_relative_to(ROOT / "tests"):
-        return None
-    return collection_path.relative_to(ROOT / "tests").as_posix() in ENGINE_FREE or None
+    parser.addoption("--once", action="store_true", help="repeat no plan of the coverage matrix")
 
 
 @cache

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from tests.conftest import ENGINE_FREE
 
 ROOT = Path(__file__).parent.parent
 
@@ -151,27 +147,3 @@ def test_unknown_requirements_end_the_collection(run: _Run) -> None:
     result = run(ci=False, test_cites=text)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*no such requirement: *test_cites cites NET-RSS-99*"])
-
-
-def test_rooms_that_sanitizers_leave_out_never_load_the_engine() -> None:
-    places = [ROOT / "tests" / name for name in ENGINE_FREE]
-    files = [file for place in places for file in (place, *place.rglob("*.py"))]
-    modules = [
-        ".".join(file.relative_to(ROOT).with_suffix("").parts)
-        for file in files
-        if file.suffix == ".py"
-    ]
-    assert modules
-    script = (
-        "import importlib, sys;"
-        "[importlib.import_module(name) for name in sys.argv[1:]];"
-        "print([name for name in sys.modules if name.startswith('pyvnet._native')])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *modules],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "[]\n"
