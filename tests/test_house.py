@@ -27,6 +27,8 @@ class _Run:
 
     def __call__(self, *options: str, ci: bool, **files: str) -> pytest.RunResult:
         self._monkeypatch.setenv("CI", str(ci).lower())
+        for name in ("LD_PRELOAD", "PYVNET_NATIVE", "PYTHONMALLOC"):  # a sanitizer's: no C here
+            self._monkeypatch.delenv(name, raising=False)
         self._pytester.makepyfile(**files)
         settings = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={self._pytester.path}")
         return self._pytester.runpytest_subprocess(

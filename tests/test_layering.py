@@ -55,6 +55,12 @@ EXCEPTION = re.compile(r"budget: \S+")
 
 
 @cache
+def parsed(path: Path) -> ast.Module:
+    """Return a file's syntax tree, made once."""
+    return ast.parse(path.read_text())
+
+
+@cache
 def tree() -> tuple[Path, ...]:
     """Return the files of the repository: what git tracks or would."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -234,7 +240,7 @@ def test_no_path_of_somebodys_machine() -> None:
 def sleeps(path: Path, names: frozenset[str]) -> list[str]:
     return [
         f"{name(path)}:{node.lineno}"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) in names
         and [ast.unparse(argument) for argument in node.args] != ["0"]
@@ -254,7 +260,7 @@ def test_nothing_of_ours_is_mocked() -> None:
     found = [
         f"{name(path)}:{node.lineno}"
         for path in suite()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if (isinstance(node, ast.ImportFrom) and "mock" in (node.module or ""))
         or (isinstance(node, ast.Import) and any("mock" in alias.name for alias in node.names))
     ]

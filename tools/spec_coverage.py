@@ -78,7 +78,8 @@ def known_rows() -> dict[str, Row]:
 def _cited_in_tests() -> Iterator[tuple[str, str]]:
     """Yield (id, test) as pytest sees the markers; tests/conftest.py writes them down."""
     # Nothing runs, so no sanitizer and no other build of the extension is wanted here.
-    environment = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "PYVNET_NATIVE")}
+    sanitizing = ("LD_PRELOAD", "PYVNET_NATIVE", "PYTHONMALLOC")
+    environment = {k: v for k, v in os.environ.items() if k not in sanitizing}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "cited.json")
         pytest = [sys.executable, "-m", "pytest", "-qq", "--collect-only", "-p", "no:cacheprovider"]
