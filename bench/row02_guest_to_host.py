@@ -18,7 +18,7 @@ ROW = Row(
     ),
     rounds=7,
     warm_up=0,
-    seconds=0.2,
-    windows=5,
+    seconds=0.03,
+    windows=15,
     keep=True,
 )

@@ -16,7 +16,7 @@ ROW = Row(
     goals=(Goal("mpps", of=PYVNET, to=DPDK, at_least=1.6, stretch=1.8),),
     rounds=7,
     warm_up=0,
-    seconds=0.2,
-    windows=5,
+    seconds=0.03,
+    windows=15,
     keep=True,
 )

@@ -23,7 +23,7 @@
 #define GUEST_ADDRESS 0xc6336402u /* 198.51.100.2, RFC 5737; the tap has .1 */
 #define HOST_ADDRESS 0xc6336401u
 #define WARM_UP_NS 200000000u
-#define WARM_AGAIN_NS 40000000u /* of a turn that is not the first: caches, no set-up */
+#define WARM_AGAIN_NS 15000000u /* of a turn that is not the first: caches, no set-up */
 #define SOURCE_SEGMENTS 64u
 #define ROUND_TRIPS_MAX 4000000u
 #define LOST_NS 20000000u

@@ -8,7 +8,7 @@
 
 #include "test_hooks.h"
 
-#define IO_SIZE ((size_t)VNET_BATCH * (VNET_SLOT_STRIDE + VNET_TX_STRIDE))
+#define IO_SIZE ((size_t)VNET_BATCH * VNET_SLOT_STRIDE + (size_t)VNET_TX_BATCH * VNET_TX_STRIDE)
 
 int vnet_port_io_init(struct vnet_port_io *io, const int *fds, uint32_t fd_count,
 		      enum vnet_io wanted)
@@ -28,8 +28,8 @@ int vnet_port_io_init(struct vnet_port_io *io, const int *fds, uint32_t fd_count
 		return 0;
 	/* The kernel keeps these very pages: a child must not make us copies of them. */
 	madvise(base, IO_SIZE, MADV_DONTFORK);
-	if (vnet_uring_init(&io->uring, VNET_BATCH, &(struct iovec){ base, IO_SIZE }, fds, fd_count,
-			    &io->refusal))
+	if (vnet_uring_init(&io->uring, VNET_TX_BATCH, &(struct iovec){ base, IO_SIZE }, fds,
+			    fd_count, &io->refusal))
 		return 0;
 	return wanted == VNET_IO_URING ? -io->refusal.error : 0;
 }

@@ -80,9 +80,14 @@ static int tap_recv_parts(const struct vnet_port_queue *pq, const struct iovec *
 
 static int send_one(const struct vnet_port_queue *pq, const struct vnet_tx_frame *frame)
 {
+	ssize_t done;
+
 	if (VNET_FAILS(VNET_FAIL_PORT_SEND))
 		return -EIO;
-	return writev(pq->fd, frame->iov, (int)frame->count) < 0 ? tap_error(errno) : 0;
+	/* One piece by itself: the kernel has no list to copy. */
+	done = frame->count == 1 ? write(pq->fd, frame->iov->iov_base, frame->iov->iov_len) :
+				   writev(pq->fd, frame->iov, (int)frame->count);
+	return done < 0 ? tap_error(errno) : 0;
 }
 
 static uint32_t send_each(const struct vnet_port_queue *pq, const struct vnet_tx_frame *frames,
@@ -128,13 +133,13 @@ static void send_late(const struct vnet_port_queue *pq, const struct vnet_tx_fra
 static void run_batch(struct vnet_port_queue *pq, struct vnet_port_io *io,
 		      const struct vnet_tx_frame *frames, int32_t *results, uint32_t n)
 {
-	uint32_t failing = 0;
+	uint64_t failing = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
 		const struct iovec *iov = frames[i].iov;
 
 		if (VNET_FAILS(VNET_FAIL_PORT_SEND))
-			failing |= 1u << i;
+			failing |= UINT64_C(1) << i;
 		else if (VNET_FAILS(VNET_FAIL_BATCH_FULL))
 			continue; /* and -EAGAIN it is */
 		else if (frames[i].registered)

@@ -33,7 +33,7 @@
 /* An outcome that is no errno of a host port. */
 #define MALFORMED INT32_MIN
 
-static_assert(VNET_BATCH <= VNET_POP_MAX, "a batch is one burst");
+static_assert(VNET_TX_BATCH <= VNET_POP_MAX, "a batch is one burst");
 static_assert(VNET_TX_PAGE >= sizeof(struct virtio_net_hdr_v1_hash) + VNET_OFFLOAD_HEAD,
 	      "what is judged fits a page");
 
@@ -311,7 +311,8 @@ uint32_t vnet_tx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t b
 		pair->tx_armed = false;
 	}
 	while (taken < budget) {
-		uint32_t most = budget - taken < VNET_BATCH ? budget - taken : VNET_BATCH, done;
+		uint32_t most = budget - taken < VNET_TX_BATCH ? budget - taken : VNET_TX_BATCH,
+			 done;
 		int got;
 
 		w->scratch.pieces.count = 0;

@@ -41,7 +41,7 @@
 #define VNET_CHAIN_MAX 1024u
 
 /* Chains of one burst. */
-#define VNET_POP_MAX 32u
+#define VNET_POP_MAX 64u
 
 struct vnet_chain {
 	uint16_t head;
