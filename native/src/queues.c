@@ -177,6 +177,10 @@ static int command_stop_ring(struct vnet_worker *w, struct vnet_command *command
 	if (!pair)
 		vnet_ctrl_forget(w->engine);
 	fill_state(vr, command->answer);
+	/*
+	 * Kicks stay in the fd: nobody can tell whether the last one was for chains that were
+	 * taken.  Whoever runs the ring next looks once in vain, or finds what is his to do.
+	 */
 	unwatch(pair, vr->kick_fd, vr);
 	vnet_vring_stop(vr);
 	if (!pair)

@@ -142,6 +142,31 @@ def test_a_kick_on_the_new_fd_is_heard_and_one_on_the_old_is_not_lost() -> None:
         os.close(fresh)
 
 
+def test_whoever_takes_a_ring_over_finds_its_kicks() -> None:
+    """One too many is a look in vain; one too few would be a driver that nobody answers."""
+    with Rig(pairs=1) as rig:
+        rig.policy("automatic")
+        queue = rig.transmitq(0)
+        rig.send(0, frame_of(0, 1), kick=True)
+        assert rig.from_wire(0, 1)
+        rig.wait_sent(0, 1)
+        state = rig.engine.stop_queue(1)
+        assert drain(queue.kick_fd)
+        # Nobody runs it: the chain and its kick wait together.
+        rig.send(0, frame_of(0, 2), kick=True)
+        rig.start_queue(1, state)
+        assert [flow_and_serial(f)[1] for f in rig.from_wire(0, 1)] == [2]
+        rig.wait_sent(0, 1)
+        for _ in range(20):
+            state = rig.engine.stop_queue(1)
+            queue.kick()
+            rig.start_queue(1, state)
+            queue.kick()
+            rig.barrier()
+        assert rig.engine.queue_state(1).running
+        assert rig.stats(0).tx_packets == 2
+
+
 def test_a_kick_fd_that_cannot_be_waited_for_is_refused() -> None:
     with Rig(pairs=1) as rig:
         rig.policy("automatic")
