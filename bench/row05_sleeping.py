@@ -100,6 +100,9 @@ ROW = Row(
         Goal("p50", of=OURS, to=PLAIN, at_most=1.15, stretch=1.05),
         Goal("idle_cpu", of=IDLE, at_most=0.1),
     ),
-    rounds=5,
+    rounds=7,
     warm_up=0,
+    seconds=0.1,
+    windows=5,
+    keep=True,
 )

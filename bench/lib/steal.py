@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ALLOWED: Final = 0.02  # of the time of the two CPUs; more, and the reading is taken again
 _STAT: Final = Path("/proc/stat")
-_TELLING: Final = 10  # ticks a measurement takes at least
+_TELLING: Final = 3  # ticks a measurement takes at least
 _COLUMN: Final = 8  # proc(5): cpuN user nice system idle iowait irq softirq steal …
 
 
