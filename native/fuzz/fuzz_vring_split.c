@@ -115,13 +115,13 @@ static int pop(uint32_t n)
 static int pop_burst(uint32_t count)
 {
 	struct vnet_vring *vr = &fuzz.vr, model = *vr;
-	bool in_use[QUEUE_MAX];
+	uint64_t popped_as[QUEUE_MAX];
 	struct model expected;
 	uint32_t first = 0;
 	int got;
 
-	memcpy(in_use, vr->in_use, vr->size * sizeof(*in_use));
-	model.in_use = in_use;
+	memcpy(popped_as, vr->popped_as, vr->size * sizeof(*popped_as));
+	model.popped_as = popped_as;
 	fuzz.pieces.count = 0;
 	got = vr->ops->pop_burst(vr, image.mem[fuzz.layout], &fuzz.pieces, fuzz.chains, count);
 	CHECK(got <= (int)count);

@@ -126,13 +126,13 @@ static inline struct model model_pop(const struct vnet_vring *vr, uint32_t layou
 	return m;
 }
 
-/* Stand behind the chain that model_pop() spoke of; @vr is a copy, and so is its in_use. */
+/* Stand behind the chain that model_pop() spoke of; @vr is a copy, and so is its popped_as. */
 static inline void model_advance(struct vnet_vring *vr, uint32_t layout, uint16_t head)
 {
 	if (vr->avail_idx == vr->next_avail)
 		vr->avail_idx = image_peek(layout, vr->avail_gpa + 2);
 	vr->next_avail++;
-	vr->in_use[head] = true;
+	vr->popped_as[head] = ++vr->popped;
 }
 
 #endif

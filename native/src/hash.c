@@ -120,25 +120,6 @@ static const uint8_t *addresses6(const struct vnet_flow *flow, uint8_t choice)
 								flow->addresses;
 }
 
-/*
- * Reports of a batch, at most VNET_HASH_BATCH flows.
- * Return: the choice of all of them, 0 if they differ or hash nothing
- */
-static uint32_t report(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
-		       struct vnet_hash *out)
-{
-	const uint32_t first = t->choice[flows[0].kind];
-	uint32_t differ = 0;
-
-	for (uint32_t i = 0; i < n; i++) {
-		const uint32_t choice = t->choice[flows[i].kind];
-
-		out[i] = (struct vnet_hash){ .report = choice & CHOICE_REPORT };
-		differ |= choice ^ first;
-	}
-	return differ ? 0 : first;
-}
-
 /* Zero where ports do not count. */
 static inline uint64_t ports(const struct vnet_flow *flow, uint32_t choice)
 {
@@ -166,21 +147,30 @@ static void run_ipv6(const struct vnet_toeplitz *t, struct vnet_hash_ipv6 *v6, u
 	t->kernel->ipv6(t, v6, values);
 }
 
-/* The common batch: one kind of IPv4, nothing to be sorted. */
-static void hash_same(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
-		      uint32_t choice, struct vnet_hash *out)
+/*
+ * The common batch, at most VNET_HASH_BATCH flows: all hash the same of IPv4, and nothing has to
+ * be sorted.  Return: false: it is none, and nothing is done
+ */
+static bool hash_same(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
+		      struct vnet_hash *out)
 {
+	const uint32_t choice = t->choice[flows[0].kind];
 	uint32_t values[VNET_HASH_BATCH];
 	struct vnet_hash_ipv4 v4;
 
+	if (!(choice & CHOICE_IPV4))
+		return false;
 	for (uint32_t i = 0; i < n; i++) {
+		if (t->choice[flows[i].kind] != choice)
+			return false;
 		memcpy(&v4.addresses[i], flows[i].addresses, sizeof(uint64_t));
 		v4.ports[i] = ports(&flows[i], choice);
 	}
 	v4.count = n;
 	run_ipv4(t, &v4, values);
 	for (uint32_t i = 0; i < n; i++)
-		out[i].value = values[i];
+		out[i] = (struct vnet_hash){ values[i], choice & CHOICE_REPORT };
+	return true;
 }
 
 static void hash_mixed(const struct vnet_toeplitz *t, const struct vnet_flow *flows, uint32_t n,
@@ -196,6 +186,7 @@ static void hash_mixed(const struct vnet_toeplitz *t, const struct vnet_flow *fl
 		const struct vnet_flow *flow = &flows[i];
 		const uint8_t choice = t->choice[flow->kind];
 
+		out[i] = (struct vnet_hash){ .report = choice & CHOICE_REPORT };
 		memcpy(&v4.addresses[v4.count], flow->addresses, sizeof(uint64_t));
 		v6.addresses[v6.count] = addresses6(flow, choice);
 		v4.ports[v4.count] = v6.ports[v6.count] = ports(flow, choice);
@@ -220,11 +211,8 @@ void vnet_hash_batch(const struct vnet_toeplitz *t, const struct vnet_flow *flow
 {
 	for (uint32_t done = 0; done < n; done += VNET_HASH_BATCH) {
 		const uint32_t some = n - done < VNET_HASH_BATCH ? n - done : VNET_HASH_BATCH;
-		const uint32_t choice = report(t, flows + done, some, out + done);
 
-		if (choice & CHOICE_IPV4)
-			hash_same(t, flows + done, some, choice, out + done);
-		else
+		if (!hash_same(t, flows + done, some, out + done))
 			hash_mixed(t, flows + done, some, out + done);
 	}
 }

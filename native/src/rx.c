@@ -266,22 +266,29 @@ static uint32_t judge(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
 	return left;
 }
 
-/* hash → steer */
-static void classify(struct vnet_worker *w, const struct vnet_pair *pair, uint32_t n)
+/* hash → steer. Return: do all go to the same receiveq? */
+static bool classify(struct vnet_worker *w, const struct vnet_pair *pair, uint32_t n)
 {
 	static const struct vnet_hash none = { 0, VIRTIO_NET_HASH_REPORT_NONE };
 	const struct vnet_policy *policy = w->policy;
 	struct vnet_rx_batch *b = &w->scratch.rx;
+	bool wants_hash = policy->wants_hash;
+	uint32_t differ = 0, first = 0;
 
-	if (policy->wants_hash)
+	if (wants_hash)
 		vnet_hash_batch(&policy->toeplitz, b->flows, n, b->hashes);
 	for (uint32_t i = 0; i < n; i++) {
-		struct vnet_hash hash = policy->wants_hash ? b->hashes[i] : none;
+		struct vnet_hash hash = wants_hash ? b->hashes[i] : none;
+		struct vnet_slot *slot = b->slots[i];
+		uint16_t queue = vnet_steer(policy, hash, pair->index);
 
-		b->slots[i]->hash_value = hash.value;
-		b->slots[i]->hash_report = hash.report;
-		b->slots[i]->queue = vnet_steer(policy, hash, pair->index);
+		slot->hash_value = hash.value;
+		slot->hash_report = hash.report;
+		slot->queue = queue;
+		first = i ? first : queue;
+		differ |= queue ^ first;
 	}
+	return !differ;
 }
 
 uint32_t vnet_rx_judge(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
@@ -295,7 +302,8 @@ uint32_t vnet_rx_judge(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n
 void vnet_rx_process(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
 {
 	struct vnet_slot **slots = w->scratch.rx.slots;
-	uint32_t left = vnet_rx_judge(w, pair, n), done;
+	uint32_t left = judge(w, pair, n), done;
+	bool together = classify(w, pair, left);
 
 	if (left && w->policy->steering.mode == VNET_STEER_AUTOMATIC) {
 		done = deliver(w, pair, slots[0]->queue, slots, left);
@@ -303,6 +311,8 @@ void vnet_rx_process(struct vnet_worker *w, struct vnet_pair *pair, uint32_t n)
 			hold(pair, &slots[done], left - done);
 			return;
 		}
+	} else if (left && together) {
+		deliver(w, pair, slots[0]->queue, slots, left);
 	} else {
 		struct vnet_slot *run[VNET_BATCH];
 		uint64_t rest = (UINT64_C(1) << left) - 1;

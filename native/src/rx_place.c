@@ -25,7 +25,7 @@ struct window {
 	uint32_t at;     /* the next one to take */
 	uint32_t have;
 	uint32_t wanted; /* frames still to come, this one among them */
-	uint64_t used, packets, bytes, csum_completed, too_big, bad_buffer, queue_off;
+	uint64_t used, bytes, csum_completed, too_big, bad_buffer, queue_off;
 	uint32_t lens[VNET_CHAIN_MAX];
 };
 
@@ -33,10 +33,11 @@ struct window {
 static void push(struct window *win)
 {
 	struct vnet_vring *vr = &win->pair->receiveq;
+	uint32_t n = win->begin - win->pushed;
 
-	vr->ops->push_burst(vr, &win->w->scratch.chains[win->pushed], &win->lens[win->pushed],
-			    win->begin - win->pushed);
+	vr->ops->push_burst(vr, &win->w->scratch.chains[win->pushed], &win->lens[win->pushed], n);
 	win->pushed = win->begin;
+	win->used += n;
 }
 
 static void give_back(struct window *win, uint32_t from)
@@ -92,30 +93,49 @@ static int pop_more(struct window *win, uint64_t missing)
 	return got;
 }
 
-/* Made in private memory (U-03: no old bytes). */
-static inline uint32_t write_header(const struct vnet_worker *w, const struct vnet_slot *slot,
-				    uint32_t buffers, const struct iovec *iov)
-{
-	struct virtio_net_hdr_v1_hash header = {
-		.v1 = slot->shown,
-		.hash_value_low = (uint16_t)slot->hash_value,
-		.hash_value_high = (uint16_t)(slot->hash_value >> 16),
-		.hash_report = slot->hash_report,
-	};
+/*
+ * The header of a frame as the driver negotiated it (U-03: no old bytes), in words: a CPU waits for
+ * what was stored in small pieces and is loaded in larger ones a moment later.
+ */
+struct front {
+	uint64_t words[2];
+	uint32_t report; /* in a header of 20 bytes only, as the upper half of the second word */
+};
 
-	header.v1.num_buffers = (uint16_t)buffers;
-	if (w->policy->header_length == sizeof(header.v1)) {
-		vnet_mem_write(iov, 0, &header, sizeof(header.v1));
-		return sizeof(header.v1);
-	}
-	vnet_mem_write(iov, 0, &header, sizeof(header));
-	return sizeof(header);
+static inline struct front make_front(const struct vnet_slot *slot, uint32_t buffers)
+{
+	struct front f;
+	uint16_t csum_offset = slot->shown.csum_offset;
+
+	static_assert(offsetof(struct virtio_net_hdr_v1, csum_offset) == 8, "csum_offset");
+	static_assert(offsetof(struct virtio_net_hdr_v1, num_buffers) == 10, "num_buffers");
+	static_assert(offsetof(struct virtio_net_hdr_v1_hash, hash_value_low) == 12, "hash_value");
+	static_assert(offsetof(struct virtio_net_hdr_v1_hash, hash_report) == 16, "hash_report");
+	memcpy(&f.words[0], &slot->shown, sizeof(f.words[0]));
+	f.words[1] = csum_offset | (buffers & 0xffff) << 16 | (uint64_t)slot->hash_value << 32;
+	f.report = slot->hash_report;
+	return f;
+}
+
+/* The chains up to the one at hand have their frame. */
+static inline void filled(struct window *win, const struct vnet_slot *slot)
+{
+	win->begin = win->at;
+	win->bytes += slot->len;
+	win->csum_completed += slot->csum_completed;
 }
 
 uint32_t vnet_rx_write_header(const struct vnet_worker *w, const struct vnet_slot *slot,
 			      uint32_t buffers, const struct iovec *iov)
 {
-	return write_header(w, slot, buffers, iov);
+	struct front front = make_front(slot, buffers);
+
+	if (w->policy->header_length == sizeof(struct virtio_net_hdr_v1)) {
+		vnet_mem_write(iov, 0, &front, sizeof(struct virtio_net_hdr_v1));
+		return sizeof(struct virtio_net_hdr_v1);
+	}
+	vnet_mem_write(iov, 0, &front, sizeof(struct virtio_net_hdr_v1_hash));
+	return sizeof(struct virtio_net_hdr_v1_hash);
 }
 
 /* Fill the chains taken.  Every buffer but the last is filled to the brim (NET-RX-02). */
@@ -123,7 +143,7 @@ static void fill(struct window *win, const struct vnet_slot *slot)
 {
 	const struct vnet_chain *chains = win->w->scratch.chains;
 	const struct iovec *iov = &win->w->scratch.pieces.iov[chains[win->begin].first];
-	uint32_t length = write_header(win->w, slot, win->at - win->begin, iov);
+	uint32_t length = vnet_rx_write_header(win->w, slot, win->at - win->begin, iov);
 	uint32_t need = length + slot->len;
 
 	vnet_mem_write(iov, length, slot->frame, slot->len);
@@ -131,11 +151,7 @@ static void fill(struct window *win, const struct vnet_slot *slot)
 		win->lens[i] = chains[i].write_bytes < need ? chains[i].write_bytes : need;
 		need -= win->lens[i];
 	}
-	win->used += win->at - win->begin;
-	win->begin = win->at;
-	win->packets++;
-	win->bytes += slot->len;
-	win->csum_completed += slot->csum_completed;
+	filled(win, slot);
 }
 
 /* Is the chain just taken one that a receiveq may hold? */
@@ -165,16 +181,30 @@ static enum place unfit(struct window *win)
 	return DROPPED;
 }
 
-/* The commonest chain takes all of the frame, and there is nothing to find fault with. */
-static bool place_short(struct window *win, const struct vnet_slot *slot)
+/* The commonest chain takes all of the frame in one piece, and there is nothing to find fault with. */
+static inline bool place_short(struct window *win, const struct vnet_slot *slot)
 {
-	const struct vnet_chain *chain = &win->w->scratch.chains[win->at];
+	const struct vnet_worker *w = win->w;
+	const struct vnet_chain *chain = &w->scratch.chains[win->at];
+	uint32_t length = w->policy->header_length;
+	struct front front;
+	uint8_t *to;
 
-	if (win->at >= win->have || chain->readable || !chain->writable ||
-	    chain->write_bytes < (uint64_t)win->w->policy->header_length + slot->len)
+	if (win->at >= win->have || chain->readable || chain->writable != 1 ||
+	    chain->write_bytes < (uint64_t)length + slot->len)
 		return false;
-	win->at++;
-	fill(win, slot);
+	to = w->scratch.pieces.iov[chain->first].iov_base;
+	front = make_front(slot, 1);
+	vnet_mem_store64(to, front.words[0]);
+	if (length == sizeof(struct virtio_net_hdr_v1)) {
+		vnet_mem_store32(to + sizeof(uint64_t), (uint32_t)front.words[1]);
+	} else {
+		vnet_mem_store64(to + sizeof(uint64_t), front.words[1]);
+		vnet_mem_store32(to + sizeof(front.words), front.report);
+	}
+	vnet_mem_copy(to + length, slot->frame, slot->len);
+	win->lens[win->at++] = length + slot->len;
+	filled(win, slot);
 	return true;
 }
 
@@ -218,11 +248,15 @@ static enum place place(struct window *win, const struct vnet_slot *slot)
 	return PLACED;
 }
 
-static void count(const struct window *win)
+/* Of @done frames those that were not lost are in their buffers. */
+static void count(const struct window *win, uint32_t done)
 {
 	struct vnet_pair_stats *stats = &win->pair->stats;
+	uint64_t packets = done - win->too_big - win->bad_buffer - win->queue_off;
 
-	vnet_count(&stats->rx_packets, win->packets);
+	if (packets)
+		win->pair->rx_chains = (uint32_t)((win->used + packets - 1) / packets);
+	vnet_count(&stats->rx_packets, packets);
 	vnet_count(&stats->rx_bytes, win->bytes);
 	if (win->csum_completed)
 		vnet_count(&stats->rx_csum_completed, win->csum_completed);
@@ -237,7 +271,7 @@ static void count(const struct window *win)
 /* A ring that broke under a frame is out of reach from now on. */
 void vnet_rx_placed(struct vnet_worker *w, struct vnet_pair *pair)
 {
-	if (pair->receiveq.staged_count && !pair->dirty) {
+	if (vnet_vring_staged(&pair->receiveq) && !pair->dirty) {
 		pair->dirty = true;
 		pair->next_dirty = w->dirty;
 		w->dirty = pair;
@@ -259,7 +293,7 @@ uint32_t vnet_rx_place(struct vnet_worker *w, struct vnet_pair *pair,
 	win.w = w;
 	win.pair = pair;
 	win.pushed = win.begin = win.at = win.have = 0;
-	win.used = win.packets = win.bytes = win.csum_completed = 0;
+	win.used = win.bytes = win.csum_completed = 0;
 	win.too_big = win.bad_buffer = win.queue_off = 0;
 	w->scratch.pieces.count = 0;
 	for (; done < n; done++) {
@@ -269,9 +303,7 @@ uint32_t vnet_rx_place(struct vnet_worker *w, struct vnet_pair *pair,
 	}
 	push(&win);
 	give_back(&win, win.begin);
-	count(&win);
-	if (win.packets)
-		pair->rx_chains = (uint32_t)((win.used + win.packets - 1) / win.packets);
+	count(&win, done);
 	vnet_rx_placed(w, pair);
 	return done;
 }

@@ -30,9 +30,6 @@
 
 #define PIECES_MAX 1024u /* IOV_MAX */
 
-/* An outcome that is no errno of a host port. */
-#define MALFORMED INT32_MIN
-
 static_assert(VNET_TX_BATCH <= VNET_POP_MAX, "a batch is one burst");
 static_assert(VNET_TX_PAGE >= sizeof(struct virtio_net_hdr_v1_hash) + VNET_OFFLOAD_HEAD,
 	      "what is judged fits a page");
@@ -132,14 +129,19 @@ static uint32_t head_of(uint32_t len)
 }
 
 /* The whole of it into @page; our header ends where the driver's did. */
-static bool prepare_short(struct vnet_worker *w, const struct vnet_chain *chain, uint8_t *page)
+static inline bool prepare_short(struct vnet_worker *w, const struct vnet_chain *chain,
+				 uint8_t *page)
 {
 	struct vnet_tx_batch *b = &w->scratch.tx;
 	uint32_t length = w->policy->header_length, frame = chain->read_bytes - length;
+	const struct iovec *pieces = &w->scratch.pieces.iov[chain->first];
 	struct iovec *iov = &b->iov[b->iov_count];
 	uint8_t *front = page + length - VNET_PORT_HDR;
 
-	vnet_mem_read(&w->scratch.pieces.iov[chain->first], 0, page, chain->read_bytes);
+	if (chain->readable == 1)
+		vnet_mem_read_piece(pieces->iov_base, page, chain->read_bytes);
+	else
+		vnet_mem_read_pieces(pieces, 0, page, chain->read_bytes);
 	if (!judge(w, page, front, page + length, head_of(frame), frame))
 		return false;
 	*iov = (struct iovec){ front, VNET_PORT_HDR + frame };
@@ -165,11 +167,30 @@ static bool prepare_long(struct vnet_worker *w, const struct vnet_chain *chain, 
 	return true;
 }
 
+/* The commonest chain: a frame in one piece that fits a page.  No check finds anything in it. */
+static inline bool is_common(const struct vnet_worker *w, const struct vnet_chain *chain)
+{
+	const uint32_t least = w->policy->header_length + VNET_ETHERNET_HEADER;
+
+	return chain->readable == 1 && !chain->writable &&
+	       chain->read_bytes - least <= VNET_TX_PAGE - least;
+}
+
+/* Return: it has a frame to give */
+static __attribute__((noinline)) bool prepare_other(struct vnet_worker *w,
+						    const struct vnet_chain *chain, uint8_t *page)
+{
+	if (vnet_chain_malformed(chain) || !chain_allowed(w, chain))
+		return false;
+	return chain->read_bytes <= VNET_TX_PAGE ? prepare_short(w, chain, page) :
+						   prepare_long(w, chain, page);
+}
+
 /*
- * Make a frame of every chain that has one to give, and give those that have none their outcome.
- * Where memory went away under a copy nobody knows what is whole: none of them is sent.
+ * Make a frame of every chain that has one to give.
+ * Return: false if memory went away under a copy: nobody knows what is whole
  */
-static void prepare(struct vnet_worker *w, uint32_t chains)
+static bool prepare(struct vnet_worker *w, uint32_t chains)
 {
 	struct vnet_tx_batch *b = &w->scratch.tx;
 	uint32_t faults = vnet_sigbus_faults();
@@ -179,18 +200,11 @@ static void prepare(struct vnet_worker *w, uint32_t chains)
 		const struct vnet_chain *chain = &b->chains[i];
 		uint8_t *page = vnet_tx_page(&w->io, i);
 
-		b->outcomes[i] = MALFORMED;
-		if (vnet_chain_malformed(chain) || !chain_allowed(w, chain) ||
-		    !(chain->read_bytes <= VNET_TX_PAGE ? prepare_short(w, chain, page) :
-							  prepare_long(w, chain, page)))
-			continue;
-		b->outcomes[i] = 0;
-		b->chain_of[b->count++] = i;
+		if (is_common(w, chain) ? prepare_short(w, chain, page) :
+					  prepare_other(w, chain, page))
+			b->chain_of[b->count++] = i;
 	}
-	if (faults == vnet_sigbus_faults())
-		return;
-	while (b->count)
-		b->outcomes[b->chain_of[--b->count]] = -EFAULT;
+	return faults == vnet_sigbus_faults();
 }
 
 /* Frames of a pair whose own host port queue is detached leave through another (U-12). */
@@ -219,33 +233,40 @@ static uint32_t send_frames(struct vnet_worker *w, struct vnet_pair *pair)
 			break;
 		}
 	}
-	for (uint32_t i = 0; i < done; i++) {
-		b->outcomes[b->chain_of[i]] = b->results[i];
-		if (b->results[i] == -EFAULT)
-			vnet_mem_lose(w->mem); /* the file behind it was cut off */
-	}
 	return done;
 }
 
-/* The first @count chains of the batch are done with: back they go, each counted once. */
-static void settle(struct vnet_worker *w, struct vnet_pair *pair, uint32_t count)
+/* Frames of memory that went away are not sent. Return: how many they are */
+static uint32_t lose_frames(struct vnet_worker *w)
+{
+	struct vnet_tx_batch *b = &w->scratch.tx;
+
+	for (uint32_t i = 0; i < b->count; i++)
+		b->results[i] = -EFAULT;
+	return b->count;
+}
+
+/*
+ * The first @count chains of the batch are done with, and @sent frames, all that they had to give:
+ * back they go, each counted once.
+ */
+static void settle(struct vnet_worker *w, struct vnet_pair *pair, uint32_t sent, uint32_t count)
 {
 	const struct vnet_tx_batch *b = &w->scratch.tx;
-	uint64_t packets = 0, bytes = 0, malformed = 0, refused = 0;
+	uint64_t refused = 0, bytes = 0;
 
-	for (uint32_t i = 0; i < count; i++) {
-		if (!b->outcomes[i]) {
-			packets++;
-			bytes += b->chains[i].read_bytes - w->policy->header_length;
-		} else if (b->outcomes[i] == MALFORMED) {
-			malformed++;
-		} else {
-			refused++;
+	for (uint32_t i = 0; i < sent; i++) {
+		if (!b->results[i]) {
+			bytes += b->chains[b->chain_of[i]].read_bytes;
+			continue;
 		}
+		refused++;
+		if (b->results[i] == -EFAULT)
+			vnet_mem_lose(w->mem); /* the file behind it was cut off */
 	}
-	vnet_count(&pair->stats.tx_packets, packets);
-	vnet_count(&pair->stats.tx_bytes, bytes);
-	vnet_count(&pair->stats.tx_drop_malformed, malformed);
+	vnet_count(&pair->stats.tx_packets, sent - refused);
+	vnet_count(&pair->stats.tx_bytes, bytes - (sent - refused) * w->policy->header_length);
+	vnet_count(&pair->stats.tx_drop_malformed, count - sent);
 	vnet_count(&pair->stats.tx_drop_port, refused);
 	pair->transmitq.ops->push_burst(&pair->transmitq, b->chains, NULL, count);
 }
@@ -262,10 +283,9 @@ static uint32_t carry(struct vnet_worker *w, struct vnet_pair *pair, uint32_t ch
 		vr->ops->push_burst(vr, b->chains, NULL, chains);
 		return chains;
 	}
-	prepare(w, chains);
-	sent = send_frames(w, pair);
+	sent = prepare(w, chains) ? send_frames(w, pair) : lose_frames(w);
 	count = sent < b->count ? b->chain_of[sent] : chains;
-	settle(w, pair, count);
+	settle(w, pair, sent, count);
 	vr->ops->rewind(vr, &b->chains[count], chains - count);
 	return count;
 }

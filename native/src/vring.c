@@ -64,9 +64,9 @@ int vnet_vring_start(struct vnet_vring *vr, const struct vnet_queue_config *conf
 		return error;
 	if (!config->avail_base && !config->used_base)
 		vr->ops->take_position(vr);
-	vr->in_use = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(vr->size, sizeof(*vr->in_use));
-	vr->staged = VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(vr->size, sizeof(*vr->staged));
-	error = vr->in_use && vr->staged ? take_fds(vr, config) : -ENOMEM;
+	vr->popped_as =
+		VNET_FAILS(VNET_FAIL_ALLOC) ? NULL : calloc(vr->size, sizeof(*vr->popped_as));
+	error = vr->popped_as ? take_fds(vr, config) : -ENOMEM;
 	if (error) {
 		vnet_vring_stop(vr);
 		return error;
@@ -111,11 +111,8 @@ void vnet_vring_stop(struct vnet_vring *vr)
 	vnet_fd_close(&vr->kick_fd);
 	vnet_fd_close(&vr->call.fd);
 	vnet_fd_close(&vr->err.fd);
-	free(vr->in_use);
-	free(vr->staged);
-	vr->in_use = NULL;
-	vr->staged = NULL;
-	vr->staged_count = 0;
+	free(vr->popped_as);
+	vr->popped_as = NULL;
 }
 
 void vnet_vring_break(struct vnet_vring *vr, enum vnet_break reason)

@@ -7,7 +7,8 @@
  *   pop_burst the same for many at once, their cache lines asked for before they are read
  *   ready     how many are there
  *   rewind    give back the chains popped last, as if never popped
- *   push      stage a used element; the driver does not see it yet
+ *   push      stage a used element; the driver does not see it yet.  Chains are pushed in
+ *             the order they were popped
  *   publish   make everything staged visible at once
  *   arm       ask for notifications, then look again
  *   disarm    ask for silence
@@ -116,10 +117,13 @@ struct vnet_vring {
 	uint32_t last_run; /* of the memory table: where the last buffer lay, a hint */
 	uint32_t doomed; /* enum vnet_break: what the next pop finds behind the chains in hand */
 
-	/* Heads popped and not yet published: the same head twice is a broken ring. */
-	bool *in_use;
-	uint16_t *staged;
-	uint32_t staged_count;
+	/*
+	 * Chains go back in the order they came.  So it takes no more than numbers, from 1 on, to
+	 * know whose a head is: the device's, if the chain it was popped as was not published yet.
+	 * The same head twice is a broken ring.
+	 */
+	uint64_t *popped_as; /* by head; 0: never, or rewound */
+	uint64_t popped, published;
 
 	int kick_fd; /* -1: none, or at its end: the owner looks by itself */
 	struct vnet_notifier call, err;
@@ -153,7 +157,13 @@ void vnet_vring_notify(const struct vnet_vring *vr);
 
 static inline bool vnet_vring_in_use(const struct vnet_vring *vr, uint16_t head)
 {
-	return vr->in_use[head];
+	return vr->popped_as[head] > vr->published;
+}
+
+/* How many used elements are staged. */
+static inline uint16_t vnet_vring_staged(const struct vnet_vring *vr)
+{
+	return (uint16_t)(vr->next_used - vr->used_idx);
 }
 
 static inline bool vnet_chain_malformed(const struct vnet_chain *chain)

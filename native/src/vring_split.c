@@ -185,52 +185,52 @@ static void split_take_position(struct vnet_vring *vr)
  * The commonest chain: one buffer, not indirect, in one piece where the last one lay.
  * None of the checks of a walk finds anything in it.
  */
-static bool take_short(struct vnet_vring *vr, const struct vnet_mem *mem,
-		       struct vnet_pieces *pieces, struct vnet_chain *chain,
-		       const struct virtq_desc *desc)
+static inline bool take_short(const struct vnet_run *run, struct vnet_pieces *pieces,
+			      struct vnet_chain *chain, uint16_t head,
+			      const struct virtq_desc *desc)
 {
-	const struct vnet_run *run = &mem->runs[vr->last_run];
-	uint64_t offset = desc->addr - run->gpa;
+	uint64_t offset = desc->addr - run->gpa, len = desc->len;
+	uint32_t first = pieces->count;
 	uint8_t *at;
 
-	if ((desc->flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT)) || !desc->len ||
-	    offset >= run->size || desc->len > run->size - offset ||
-	    pieces->count == VNET_CHAIN_MAX)
+	/* Of length 0, len - 1 is more than anything. */
+	if ((desc->flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT)) || offset >= run->size ||
+	    len - 1 >= run->size - offset || first == VNET_CHAIN_MAX)
 		return false;
 	at = run->host + offset;
-	pieces->iov[pieces->count++] = (struct iovec){ at, desc->len };
+	pieces->iov[first] = (struct iovec){ at, len };
+	pieces->count = first + 1;
+	chain->head = head;
+	chain->first = (uint16_t)first;
 	if (desc->flags & VIRTQ_DESC_F_WRITE) {
+		chain->readable = 0;
 		chain->writable = 1;
+		chain->read_bytes = 0;
 		chain->write_bytes = desc->len;
 		vnet_mem_prefetch_write(at);
 		vnet_mem_prefetch_write(at + VNET_MEM_LINE);
 	} else {
 		chain->readable = 1;
+		chain->writable = 0;
 		chain->read_bytes = desc->len;
+		chain->write_bytes = 0;
 		vnet_mem_prefetch(at);
-		vnet_mem_prefetch(at + (desc->len < VNET_MEM_LINE ? desc->len - 1 : VNET_MEM_LINE));
+		vnet_mem_prefetch(at + (len < VNET_MEM_LINE ? len - 1 : VNET_MEM_LINE));
 	}
 	return true;
 }
 
-/* Return: 0; -ENOSPC and -EPIPE with the pieces as they were, @w->reason saying why */
-static int take_chain(struct walk *w, uint16_t head)
+/*
+ * Any other chain.  Out of the common one's way, and its registers.
+ * Return: 0; -ENOSPC and -EPIPE with the pieces as they were, @w->reason saying why
+ */
+static __attribute__((noinline)) int take_long(struct walk *w, uint16_t head,
+					       struct virtq_desc desc)
 {
-	struct vnet_vring *vr = w->vr;
 	struct vnet_chain *chain = w->chain;
-	struct virtq_desc desc;
 	int error;
 
 	*chain = (struct vnet_chain){ .head = head, .first = (uint16_t)w->pieces->count };
-	if (VNET_GUARD(HEAD_RANGE, head >= vr->size))
-		return broken(w, VNET_BREAK_DESC_INDEX);
-	if (VNET_GUARD(HEAD_IN_USE, vnet_vring_in_use(vr, head)))
-		return broken(w, VNET_BREAK_HEAD_IN_USE);
-	vnet_mem_load_desc(&desc, &vr->desc_table[head]);
-	if (take_short(vr, w->mem, w->pieces, chain, &desc)) {
-		vr->in_use[head] = true;
-		return 0;
-	}
 	w->read_bytes = w->write_bytes = 0;
 	w->malformed = false;
 	error = walk_chain(w, &desc);
@@ -241,22 +241,75 @@ static int take_chain(struct walk *w, uint16_t head)
 		chain->read_bytes = (uint32_t)w->read_bytes;
 		chain->write_bytes = (uint32_t)w->write_bytes;
 	}
-	if (!error)
-		vr->in_use[head] = true;
 	return error;
 }
 
-/* Ask for the lines of what will be read and written next: descriptors, used entries. */
-static void read_ahead(const struct vnet_vring *vr, uint16_t *heads, uint32_t count)
+/*
+ * Read the heads of the next chains.  What will be read and written behind them is asked for:
+ * descriptors, used entries.
+ * Return: how many are in order, now the device's; fewer than @count: @w->reason is what is wrong
+ * with the one behind them
+ */
+static uint32_t claim(struct walk *w, uint16_t *heads, uint32_t count)
 {
 	const uint32_t elems = VNET_MEM_LINE / sizeof(struct virtq_used_elem);
+	struct vnet_vring *vr = w->vr;
+	const uint16_t *ring = vr->avail + 2;
+	const uint32_t size = vr->size, mask = vr->size_mask;
+	uint32_t n, at = vr->next_avail;
 
-	for (uint32_t i = 0; i < count; i++) {
-		heads[i] = vnet_mem_load16(&vr->avail[2 + ((vr->next_avail + i) & vr->size_mask)]);
-		vnet_mem_prefetch(&vr->desc_table[heads[i] & vr->size_mask]);
+	for (n = 0; n < count; n++) {
+		uint16_t head = vnet_mem_load16(&ring[at++ & mask]);
+
+		if (VNET_GUARD(HEAD_RANGE, head >= size)) {
+			w->reason = VNET_BREAK_DESC_INDEX;
+			break;
+		}
+		if (VNET_GUARD(HEAD_IN_USE, vnet_vring_in_use(vr, head))) {
+			w->reason = VNET_BREAK_HEAD_IN_USE;
+			break;
+		}
+		vnet_mem_prefetch(&vr->desc_table[head]);
+		vr->popped_as[head] = vr->popped + n + 1;
+		heads[n] = head;
 	}
-	for (uint32_t i = 0; i < count; i += elems)
-		vnet_mem_prefetch_write(&vr->used_ring[(vr->next_used + i) & vr->size_mask]);
+	vr->popped += n;
+	for (uint32_t i = 0; i < n; i += elems)
+		vnet_mem_prefetch_write(&vr->used_ring[(vr->next_used + i) & mask]);
+	return n;
+}
+
+/* Heads claimed last are the driver's again. */
+static void unclaim(struct vnet_vring *vr, const uint16_t *heads, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		vr->popped_as[heads[i]] = 0;
+	vr->popped -= count;
+}
+
+/* Return: how many chains were taken; fewer than @count: @error is -ENOSPC or -EPIPE */
+static uint32_t take_chains(struct walk *w, struct vnet_chain *chains, const uint16_t *heads,
+			    uint32_t count, int *error)
+{
+	const struct vnet_vring *vr = w->vr;
+	struct vnet_run run = w->mem->runs[vr->last_run];
+
+	for (uint32_t n = 0; n < count; n++) {
+		struct virtq_desc desc;
+		int failed;
+
+		vnet_mem_load_desc(&desc, &vr->desc_table[heads[n]]);
+		if (take_short(&run, w->pieces, &chains[n], heads[n], &desc))
+			continue;
+		w->chain = &chains[n];
+		failed = take_long(w, heads[n], desc);
+		if (failed) {
+			*error = failed;
+			return n;
+		}
+		run = w->mem->runs[vr->last_run];
+	}
+	return count;
 }
 
 static int split_pop_burst(struct vnet_vring *vr, const struct vnet_mem *mem,
@@ -264,7 +317,7 @@ static int split_pop_burst(struct vnet_vring *vr, const struct vnet_mem *mem,
 {
 	struct walk w = { .vr = vr, .mem = mem, .pieces = pieces };
 	uint16_t heads[VNET_POP_MAX];
-	uint32_t n = 0;
+	uint32_t claimed, n;
 	int result;
 
 	if (!vr->running)
@@ -278,13 +331,10 @@ static int split_pop_burst(struct vnet_vring *vr, const struct vnet_mem *mem,
 		vnet_vring_break(vr, (enum vnet_break)vr->doomed);
 		return -EPIPE;
 	}
-	read_ahead(vr, heads, count);
-	for (result = 0; n < count; n++) {
-		w.chain = &chains[n];
-		result = take_chain(&w, heads[n]);
-		if (result)
-			break;
-	}
+	claimed = claim(&w, heads, count);
+	result = claimed < count ? -EPIPE : 0;
+	n = take_chains(&w, chains, heads, claimed, &result);
+	unclaim(vr, &heads[n], claimed - n);
 	vr->next_avail = (uint16_t)(vr->next_avail + n);
 	if (result == -EPIPE && n)
 		vr->doomed = (uint32_t)w.reason;
@@ -320,7 +370,8 @@ static void split_rewind(struct vnet_vring *vr, const struct vnet_chain *chains,
 	if (!vr->running || !count)
 		return;
 	for (uint32_t i = 0; i < count; i++)
-		vr->in_use[chains[i].head] = false;
+		vr->popped_as[chains[i].head] = 0;
+	vr->popped -= count;
 	vr->next_avail = (uint16_t)(vr->next_avail - count);
 	vr->doomed = VNET_BREAK_NONE; /* read again, behind these */
 }
@@ -328,18 +379,14 @@ static void split_rewind(struct vnet_vring *vr, const struct vnet_chain *chains,
 static void split_push_burst(struct vnet_vring *vr, const struct vnet_chain *chains,
 			     const uint32_t *lens, uint32_t count)
 {
-	uint16_t *staged = vr->staged + vr->staged_count;
 	struct virtq_used_elem *ring = vr->used_ring;
 	uint16_t at = vr->next_used, mask = vr->size_mask;
 
 	if (!vr->running)
 		return;
-	for (uint32_t i = 0; i < count; i++, at++) {
+	for (uint32_t i = 0; i < count; i++, at++)
 		vnet_mem_store_used(&ring[at & mask], chains[i].head, lens ? lens[i] : 0);
-		staged[i] = chains[i].head;
-	}
 	vr->next_used = at;
-	vr->staged_count += count;
 }
 
 static void split_push(struct vnet_vring *vr, uint16_t head, uint32_t len)
@@ -357,11 +404,9 @@ static bool split_publish(struct vnet_vring *vr)
 {
 	uint16_t old = vr->used_idx;
 
-	if (!vr->running || !vr->staged_count)
+	if (!vr->running || old == vr->next_used)
 		return false;
-	for (uint32_t i = 0; i < vr->staged_count; i++)
-		vr->in_use[vr->staged[i]] = false;
-	vr->staged_count = 0;
+	vr->published += vnet_vring_staged(vr);
 	vr->used_idx = vr->next_used;
 	/*
 	 * Elements before the index: released by this store, acquired by the

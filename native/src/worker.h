@@ -81,10 +81,9 @@ struct vnet_command {
 /* The frames being sent. */
 struct vnet_tx_batch {
 	struct vnet_chain chains[VNET_TX_BATCH];
-	int32_t outcomes[VNET_TX_BATCH]; /* of each chain: 0 sent, -errno dropped */
 	struct vnet_tx_frame frames[VNET_TX_BATCH];
 	uint32_t chain_of[VNET_TX_BATCH]; /* frame → chain */
-	int32_t results[VNET_TX_BATCH];
+	int32_t results[VNET_TX_BATCH]; /* of each frame: 0 sent, -errno dropped */
 	uint32_t count; /* frames */
 	struct iovec iov[VNET_CHAIN_MAX + VNET_TX_BATCH];
 	uint32_t iov_count;

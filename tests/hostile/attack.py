@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
 # What can fail when a ring starts: n-th call of a kind.
 _START_FAILURES: Final = (
-    *((rigs.ALLOC, n) for n in (1, 2)),
+    (rigs.ALLOC, 1),
     *((rigs.FD, n) for n in (1, 2, 3)),
     (rigs.EPOLL, 1),
 )
@@ -240,7 +240,7 @@ class Attack:
 
     def fail_start(self, turn: int, *, indirect: bool = True) -> None:
         """One thing a start needs is not to be had: refused as a whole."""
-        site, countdown = _START_FAILURES[turn % (6 if self.role != CTRL else 5)]
+        site, countdown = _START_FAILURES[turn % (5 if self.role != CTRL else 4)]
         self.rig.fail(site, countdown)
         try:
             self.rig.start(self.ring, self.index, indirect=indirect)
