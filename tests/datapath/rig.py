@@ -66,8 +66,14 @@ class Queue:
 
     def __init__(self, rig: Rig, index: int, size: int, start: int = 0) -> None:
         self.index = index
+        # In order whatever a driver would say: the engine is not told, and knows no other way.
         self.ring = SplitRing(
-            rig.memory, size, event_idx=rig.event_idx, indirect=rig.indirect, start=start
+            rig.memory,
+            size,
+            event_idx=rig.event_idx,
+            indirect=rig.indirect,
+            in_order=True,
+            start=start,
         )
         flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
         self.kick_fd, self.call_fd, self.err_fd = (os.eventfd(0, flags) for _ in range(3))

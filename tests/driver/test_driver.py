@@ -60,7 +60,7 @@ async def test_no_kick_before_driver_ok_and_one_after(plain: PlainDevice, drv: D
 
 
 async def test_everything_both_sides_have_is_the_default(plain: PlainDevice, drv: Driver) -> None:
-    plain.offer |= Feature.RING_PACKED | Feature.IN_ORDER
+    plain.offer |= Feature.RING_PACKED | Feature.ORDER_PLATFORM
     await drv.negotiate()
     assert drv.features == OFFER
 

@@ -24,11 +24,18 @@ if TYPE_CHECKING:
 
 @contextmanager
 def both_ends(
-    size: int, *, event_idx: bool = False, indirect: bool = False, start: int = 0
+    size: int,
+    *,
+    event_idx: bool = False,
+    indirect: bool = False,
+    in_order: bool = False,
+    start: int = 0,
 ) -> Iterator[tuple[SplitRing, PlainRing]]:
     """A ring, and the device's end of it over its own mapping."""
     with GuestMemory(1 << 20) as memory:
-        ring = SplitRing(memory, size, event_idx=event_idx, indirect=indirect, start=start)
+        ring = SplitRing(
+            memory, size, event_idx=event_idx, indirect=indirect, in_order=in_order, start=start
+        )
         device_memory = PlainMemory(memory.regions)
         yield ring, PlainRing(device_memory, ring.setup(0), event_idx=event_idx)
         device_memory.close()
@@ -247,6 +254,33 @@ def test_the_same_id_twice_is_a_violation() -> None:
         used(ring)
         with pytest.raises(DeviceViolation, match="not outstanding"):
             ring.poll()
+
+
+@pytest.mark.requirement("VIO-FEAT-08")
+def test_in_order_a_chain_out_of_its_turn_is_a_violation() -> None:
+    with both_ends(4, in_order=True) as (ring, device):
+        chains = [ring.add(pieces(ring, 1)) for _ in range(3)]
+        ring.publish()
+        for chain in (chains[0], chains[2]):
+            device.push(chain.head, 0)
+        device.publish()
+        used(ring)
+        with pytest.raises(DeviceViolation, match="names id 2, but 1 came first"):
+            ring.poll()
+
+
+@pytest.mark.requirement("VIO-FEAT-08")
+def test_in_order_descriptors_are_used_round_the_table() -> None:
+    with both_ends(8, in_order=True) as (ring, device):
+        heads = []
+        for turn in range(20):
+            chain = ring.add(pieces(ring, *([1] * (1 + turn % 3))))
+            heads += chain.descriptors
+            ring.publish()
+            device.push(chain.head, 0)
+            device.publish()
+            used(ring)
+        assert heads == [i % 8 for i in range(len(heads))]
 
 
 @pytest.mark.parametrize("indirect", [False, True])

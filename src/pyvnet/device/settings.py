@@ -27,6 +27,7 @@ DEFAULT_OFFER: Final = (
     Feature.VERSION_1
     | Feature.INDIRECT_DESC
     | Feature.EVENT_IDX
+    | Feature.IN_ORDER
     | Feature.MAC
     | Feature.MRG_RXBUF
     | Feature.CTRL_VQ

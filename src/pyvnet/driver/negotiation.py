@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 IMPLEMENTED: Final = features_from_names(
     "csum,guest_csum,ctrl_guest_offloads,mtu,mac,guest_tso4,guest_tso6,guest_ecn,guest_ufo,"
     "host_tso4,host_tso6,host_ecn,host_ufo,mrg_rxbuf,status,ctrl_vq,ctrl_rx,ctrl_vlan,"
-    "ctrl_rx_extra,guest_announce,mq,ctrl_mac_addr,indirect_desc,event_idx,version_1,"
+    "ctrl_rx_extra,guest_announce,mq,ctrl_mac_addr,indirect_desc,event_idx,in_order,version_1,"
     "device_stats,hash_tunnel,vq_notf_coal,notf_coal,guest_uso4,guest_uso6,host_uso,"
     "hash_report,rss,speed_duplex"
 )

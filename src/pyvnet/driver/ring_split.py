@@ -133,6 +133,7 @@ class SplitRing:
         size: queue size, a power of two up to 32768.
         event_idx: VIRTIO_F_EVENT_IDX was negotiated.
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
+        in_order: VIRTIO_F_IN_ORDER was: descriptors go out, and chains come back, in ring order.
         start: index both rings begin with; not 0 only to resume or to test the wrap.
         region: number of the memory region to lie in; None: wherever there is room.
 
@@ -147,6 +148,7 @@ class SplitRing:
         *,
         event_idx: bool = False,
         indirect: bool = False,
+        in_order: bool = False,
         start: int = 0,
         region: int | None = None,
     ) -> None:
@@ -156,6 +158,7 @@ class SplitRing:
         self.size: Final = size
         self.event_idx: Final = event_idx
         self.indirect: Final = indirect
+        self.in_order: Final = in_order
         shapes = (
             (abi.desc_table_size(size), abi.DESC_ALIGN),
             (abi.avail_ring_size(size), abi.AVAIL_ALIGN),
@@ -176,7 +179,8 @@ class SplitRing:
         # The next avail entry to fill, what of them is visible, the next used one to take.
         self._next_avail = self._avail_idx = start & 0xFFFF
         self._next_used = self._used_idx = start & 0xFFFF
-        # Popped from the end: low indexes first, as long as nothing came back.
+        # Popped from the end: low indexes first, as long as nothing came back.  What did is
+        # taken next, or in order last.
         self._free = list(range(size - 1, -1, -1))
         self._chains: list[Chain | None] = [None] * size
         self.outstanding = 0
@@ -319,7 +323,8 @@ class SplitRing:
         """Take the next used element, or None; its descriptors are free again.
 
         Raises:
-            DeviceViolation: an id that is not outstanding, or more bytes than are writable.
+            DeviceViolation: an id that is not outstanding, or out of its turn; more bytes than
+                are writable.
         """
         if self._next_used == self._used_idx and not self.ready():
             return None
@@ -332,10 +337,13 @@ class SplitRing:
             raise DeviceViolation(
                 f"used.len is {length} for a chain with {chain.writable} writable bytes"
             )
+        if self.in_order and head != (turn := self._avail[2 + (self._next_used & self._mask)]):
+            raise DeviceViolation(f"used element names id {head}, but {turn} came first")
         self._next_used = (self._next_used + 1) & 0xFFFF
         self._chains[head] = None
         self.outstanding -= 1
-        self._free.extend(reversed(chain.descriptors))
+        at = 0 if self.in_order else len(self._free)
+        self._free[at:at] = reversed(chain.descriptors)
         if chain.table:
             self.memory.free(chain.table)
         return Used(chain, length)

@@ -100,6 +100,7 @@ class Running:
             size,
             event_idx=bool(self.features & Feature.EVENT_IDX),
             indirect=bool(self.features & Feature.INDIRECT_DESC),
+            in_order=bool(self.features & Feature.IN_ORDER),
         )
         self._made.append(DriverQueue(index, ring))
         return self._made[-1]
