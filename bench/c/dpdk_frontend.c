@@ -5,6 +5,7 @@
  *   dpdk_frontend --socket PATH --job tx|rx|rtt [--server] [--no-huge] [--ring-size 256] [--turns] …
  *
  * --server: it listens and the back-end connects, as OVS wants it.
+ * --no-in-order: it does not take IN_ORDER, whoever offers it.
  */
 #define _GNU_SOURCE
 #include <rte_eal.h>
@@ -108,8 +109,9 @@ int main(int argc, char **argv)
 	job_options(&job, argc, argv);
 	if (!path)
 		die("dpdk_frontend --socket PATH --job tx|rx|rtt [--server] [--no-huge]");
-	snprintf(vdev, sizeof(vdev), "net_virtio_user0,path=%s,queues=1,queue_size=%s%s", path,
-		 ring_size, server ? ",server=1" : "");
+	snprintf(vdev, sizeof(vdev), "net_virtio_user0,path=%s,queues=1,queue_size=%s%s%s", path,
+		 ring_size, server ? ",server=1" : "",
+		 flag(argc, argv, "--no-in-order") ? ",in_order=0" : "");
 	snprintf(lcores, sizeof(lcores), "0@%d", sched_getcpu());
 	snprintf(prefix, sizeof(prefix), "bench-%d", getpid());
 	if (flag(argc, argv, "--no-huge")) {
