@@ -16,8 +16,8 @@
 #include "worker.h"
 
 /* As many frames as stay in the cache between the steps of their way. */
-#define BURST 64u
-#define BURST_GSO 8u
+#define BURST 32u
+#define BURST_GSO 4u
 
 struct patch {
 	struct tcp_pair pair;

@@ -17,7 +17,7 @@
  *   out to be short, it goes the way of all others.  Only a frame refused for
  *   its header leaves bytes in buffers that are not used.
  *
- *   The frame before tells whether a frame may be long.
+ *   Frames before it tell whether a frame may be long.
  *
  * The kernel writes by address and holds no page: a hole punched into guest
  * memory is filled again when a frame comes.
@@ -158,6 +158,16 @@ static int read_parts(const struct direct *d)
 	return -EMSGSIZE;
 }
 
+/* No buffers at all: a long frame waits where it is, and is not copied to wait here. */
+static bool waits(struct vnet_pair *pair)
+{
+	struct vnet_vring *vr = &pair->receiveq;
+
+	pair->rx_waits = vr->running && !vr->ops->arm(vr);
+	vnet_worker_update_port(pair);
+	return pair->rx_waits;
+}
+
 enum vnet_direct vnet_rx_direct(struct vnet_worker *w, struct vnet_pair *pair)
 {
 	struct direct d = { .w = w, .pair = pair, .slot = w->io.slots[0] };
@@ -167,7 +177,7 @@ enum vnet_direct vnet_rx_direct(struct vnet_worker *w, struct vnet_pair *pair)
 	if (!take_chains(&d)) {
 		give_back(&d, 0);
 		vnet_rx_placed(w, pair);
-		return VNET_DIRECT_NOT;
+		return !d.chains && waits(pair) ? VNET_DIRECT_NONE : VNET_DIRECT_NOT;
 	}
 	got = read_parts(&d);
 	if (got < 0 && got != -EMSGSIZE) {

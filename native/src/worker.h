@@ -50,7 +50,7 @@ struct vnet_pair {
 	struct vnet_port_queue port;
 	uint32_t rx_batch;  /* frames to read at once */
 	uint32_t rx_chains; /* that a frame took lately */
-	uint32_t rx_length; /* of the last frame read */
+	uint32_t rx_length; /* of frames lately, an average */
 	uint32_t held;      /* frames that wait for buffers (U-43), in the first of … */
 	struct vnet_slot *hold[VNET_BATCH];
 	bool rx_waits;      /* host port not polled: the driver has to kick first */
