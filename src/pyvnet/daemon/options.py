@@ -356,7 +356,8 @@ ENGINE: Final = (
             "pin-guest-memory",
             _flag,
             "",
-            "spare a copy where guest memory stays where it is (refused so far; status says why)",
+            "spare a copy where guest memory stays where it is (refused: measured, frames of 1514 bytes"
+            " took 0.95 of the time and those of 64 bytes 1.02, see docs/decisions.md)",
         ),
         types=(bool,),
         flag=True,

@@ -20,8 +20,8 @@ _ANY_CPU: Final = -1
 _BUFFERS: Final = 4  # VNET_URING_BUFFERS: what is short is memory that may be locked
 
 PINNING_REFUSED: Final = (
-    "not available yet: every frame is copied from the engine's own pages, which is what keeps it"
-    " safe from memory whose owner punches holes into it"
+    "not available: it gained too little to trade for safety from memory whose owner punches holes"
+    " into it (docs/decisions.md); long frames are spared the copy without"
 )
 
 _STEPS: Final = {
