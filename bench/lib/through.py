@@ -53,10 +53,12 @@ def figures(
     """What a program said, held against what the kernel counted.
 
     Raises:
-        BenchError: they disagree, or frames were lost by one who should lose none.
+        BenchError: they disagree, nothing came, or frames were lost by one who should lose none.
     """
     if job == "rtt":
         return {"p50": said["p50_us"], "p99": said["p99_us"]}
+    if not said["mpps"]:
+        raise BenchError("no frame came")
     if job == "tx":
         # What XDP drops, the tap counts as dropped; what goes further, as received.
         kernel = said["tap_dropped_mpps" if drop == "xdp" else "tap_mpps"]
@@ -176,4 +178,7 @@ def measure(
     if drop:
         drop_behind(room, [TAP_NAME], drop)
     front = front_end(room, job, path, own=own, rss=rss, server=server)
+    if server and job != "rtt":
+        # Open vSwitch forwards nothing until its threads have agreed on where to.
+        room.until(lambda: front.ask(job)["mpps"] > 0, "a frame through the back-end")
     return lambda: figures(job, drop, front.ask(job), lossy=server)

@@ -141,7 +141,7 @@ def test_a_question_is_answered() -> None:
     for variant in row["variants"]:
         assert variant["rounds"], answer.stderr
         assert variant["summary"], answer.stderr
-    assert [goal["why"] for goal in row["goals"]] == [None, None]
+    assert {goal["why"] for goal in row["goals"]} == {None}
 
 
 # Processes.
