@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import socket
 import struct
+import subprocess
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +47,10 @@ def received(source: socket.socket, count: int) -> list[bytes]:
     """The next ``count`` frames of ours, as an interface got them from outside."""
     frames: list[bytes] = []
     while len(frames) < count:
-        data, sender = source.recvfrom(1 << 17)
+        try:
+            data, sender = source.recvfrom(1 << 17)
+        except TimeoutError:
+            pytest.fail(f"{len(frames)} of {count} frames came")
         if sender[2] != socket.PACKET_OUTGOING and data[26:30] == OURS:
             frames.append(data)
     return frames
@@ -86,8 +92,20 @@ def slow_bridge(netns: NetNamespace) -> Iterator[socket.socket]:
         "ip link set bridge up",
     ):
         netns.run(command.split())
+    until_forwarding(netns, "vnet0", "near")
     with listener(netns, "far") as source:
         yield source
+
+
+def until_forwarding(netns: NetNamespace, *ports: str) -> None:
+    """A bridge forwards once the kernel's link watch has seen the carrier, some time later."""
+    deadline = time.monotonic() + TIMEOUT
+    for port in ports:
+        state = ""
+        while state != "forwarding":
+            assert time.monotonic() < deadline, f"{port} is {state}"
+            shown = netns.run(["ip", "-d", "-j", "link", "show", port], stdout=subprocess.PIPE)
+            state = json.loads(shown.stdout)[0]["linkinfo"]["info_slave_data"]["state"]
 
 
 def set_send_buffer(fd: int, size: int) -> None:
