@@ -58,7 +58,7 @@ def figures(
     if job == "rtt":
         return {"p50": said["p50_us"], "p99": said["p99_us"]}
     if not said["mpps"]:
-        raise BenchError("no frame came")
+        raise BenchError("no frame came; does something else keep the two CPUs busy?")
     if job == "tx":
         # What XDP drops, the tap counts as dropped; what goes further, as received.
         kernel = said["tap_dropped_mpps" if drop == "xdp" else "tap_mpps"]
@@ -70,24 +70,20 @@ def figures(
     return {"mpps": said["mpps"]}
 
 
-def pyvnet(
-    job: str, *options: str, drop: Drop = None, own: bool = False, rss: bool = False
-) -> Setup:
-    """``pyvnet serve`` with a tap.
+def pyvnet(job: str, *options: str, drop: Drop = None) -> Setup:
+    """``pyvnet serve`` with a tap, and DPDK's front-end.
 
     Args:
         job: of bench/c/jobs.h.
         options: more for serve.
         drop: where frames from the guest are dropped.
-        own: our own front-end, else DPDK's.
-        rss: it negotiates RSS and hash report.
     """
 
     @contextmanager
     def setup(room: Room) -> Iterator[Measure]:
         serving = room.serve("--tap", TAP_NAME, "--queues", "1", *options)
         host_side(room)
-        yield measure(room, job, serving.socket, drop, own=own, rss=rss)
+        yield measure(room, job, serving.socket, drop)
 
     return setup
 
@@ -164,20 +160,11 @@ def front_end(
     return room.program("frontend" if own else "dpdk_frontend", *words, asked=True)
 
 
-def measure(
-    room: Room,
-    job: str,
-    path: Path,
-    drop: Drop,
-    *,
-    own: bool = False,
-    rss: bool = False,
-    server: bool = False,
-) -> Measure:
-    """Start a front-end and have it measure, each time it is called."""
+def measure(room: Room, job: str, path: Path, drop: Drop, *, server: bool = False) -> Measure:
+    """Start DPDK's front-end and have it measure, each time it is called."""
     if drop:
         drop_behind(room, [TAP_NAME], drop)
-    front = front_end(room, job, path, own=own, rss=rss, server=server)
+    front = front_end(room, job, path, server=server)
     if server and job != "rtt":
         # Open vSwitch forwards nothing until its threads have agreed on where to.
         room.until(lambda: front.ask(job)["mpps"] > 0, "a frame through the back-end")
