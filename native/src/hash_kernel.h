@@ -74,6 +74,9 @@ extern const struct vnet_hash_kernel vnet_hash_pmull;
 /** vnet_hash_kernel() - the one that policies made from now on use */
 const struct vnet_hash_kernel *vnet_hash_kernel(void);
 
+/** vnet_hash_fill_tables() - what each value of each of VNET_HASH_INPUT_MAX input bytes adds */
+void vnet_hash_fill_tables(uint32_t (*tables)[256], const uint8_t *key);
+
 /** vnet_hash_reflected_key() - expand() of the kernels that multiply bit-reflected key pieces */
 void vnet_hash_reflected_key(struct vnet_toeplitz *t, const uint8_t *key);
 

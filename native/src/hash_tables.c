@@ -10,11 +10,11 @@ static const char *lacks(void)
 	return NULL;
 }
 
-static void expand(struct vnet_toeplitz *t, const uint8_t *key)
+void vnet_hash_fill_tables(uint32_t (*tables)[256], const uint8_t *key)
 {
 	for (uint32_t position = 0; position < VNET_HASH_INPUT_MAX; position++) {
 		const uint64_t window = vnet_toeplitz_window(key, position);
-		uint32_t *table = t->table[position];
+		uint32_t *table = tables[position];
 
 		/* The hash is linear: the upper half of the values is the lower one and their top bit. */
 		table[0] = 0;
@@ -25,6 +25,11 @@ static void expand(struct vnet_toeplitz *t, const uint8_t *key)
 				table[bit + rest] = table[rest] ^ step;
 		}
 	}
+}
+
+static void expand(struct vnet_toeplitz *t, const uint8_t *key)
+{
+	vnet_hash_fill_tables(t->table, key);
 }
 
 /* Contribution of four bytes; four lookups a turn: a loop of single ones is half as fast. */

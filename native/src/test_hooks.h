@@ -79,6 +79,7 @@ enum vnet_fail_site {
 	VNET_FAIL_URING, /* making and registering */
 	VNET_FAIL_URING_ENTER, /* running a batch */
 	VNET_FAIL_BATCH_FULL, /* one frame of a batch finds no room */
+	VNET_FAIL_SETTLE, /* waiting for programs of the old steering map */
 	VNET_FAIL_COUNT,
 };
 

@@ -259,6 +259,23 @@ VNET_API int vnet_policy_passes(const struct vnet_policy *policy, const uint8_t 
 				uint32_t len);
 
 /**
+ * vnet_steering_map_publish() - let the steering program decide by a policy from the next frame on
+ * Writes the slot behind the active one and makes it the active one.  One thread publishes.
+ * @map:	struct vnet_steering_map, shared with the kernel
+ * @size:	bytes of it
+ * Return: 0; -EINVAL: too small, or not a map of this layout
+ */
+VNET_API int vnet_steering_map_publish(void *map, uint64_t size, const struct vnet_policy *policy);
+/**
+ * vnet_steering_settle() - wait until no program decides by a snapshot published before the last
+ * Before the first publish and after each VNET_STEERING_SLOTS - 1 of them it must be called, so that
+ * the slot written next is nobody's; and before host port queues go that the last snapshot does not name.
+ * Takes some 10 ms.
+ * Return: 0; -errno of membarrier(2): -EINVAL on kernels run with nohz_full
+ */
+VNET_API int vnet_steering_settle(void);
+
+/**
  * vnet_hash_select() - the Toeplitz kernel of policies made from now on
  * @name:	of a kernel; NULL or "": the fastest this CPU can run, which is so from the start
  * Return: 0; -EINVAL: no such kernel in this build; -ENOTSUP: this CPU cannot run it

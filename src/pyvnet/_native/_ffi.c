@@ -589,166 +589,174 @@ static void *_cffi_types[] = {
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // char const *()(void)
 /*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(char const *)
-/*  6 */ _CFFI_OP(_CFFI_OP_POINTER, 128), // char const *
+/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(char const *)
+/*  6 */ _CFFI_OP(_CFFI_OP_POINTER, 135), // char const *
 /*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, struct vnet_event *)
-/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 138), // struct vnet_engine *
-/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct vnet_event *
+/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, struct vnet_event *)
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct vnet_engine *
+/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 148), // struct vnet_event *
 /* 11 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, struct vnet_mem *)
+/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, struct vnet_mem *)
 /* 13 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 143), // struct vnet_mem *
+/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // struct vnet_mem *
 /* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, struct vnet_policy *)
+/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, struct vnet_policy *)
 /* 17 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct vnet_policy *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 152), // struct vnet_policy *
 /* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, struct vnet_queue_config const *)
+/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, struct vnet_queue_config const *)
 /* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 147), // struct vnet_queue_config const *
+/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 154), // struct vnet_queue_config const *
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, int32_t)
+/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, int32_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
 /* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
+/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
 /* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
 /* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
+/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
 /* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 144), // struct vnet_pair_stats *
+/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct vnet_pair_stats *
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
+/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
 /* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 43 */ _CFFI_OP(_CFFI_OP_POINTER, 148), // struct vnet_queue_state *
+/* 43 */ _CFFI_OP(_CFFI_OP_POINTER, 155), // struct vnet_queue_state *
 /* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, uint32_t)
+/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, uint32_t)
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
+/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
 /* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
+/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
 /* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 157), // uint8_t *
+/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 165), // uint8_t *
 /* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 61 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
 /* 62 */ _CFFI_OP(_CFFI_OP_NOOP, 61),
 /* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
+/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
 /* 65 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 157), // uint8_t const *
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 165), // uint8_t const *
 /* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine const *)
-/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 138), // struct vnet_engine const *
+/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine const *)
+/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct vnet_engine const *
 /* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
-/* 73 */ _CFFI_OP(_CFFI_OP_POINTER, 139), // struct vnet_engine_config const *
+/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
+/* 73 */ _CFFI_OP(_CFFI_OP_POINTER, 146), // struct vnet_engine_config const *
 /* 74 */ _CFFI_OP(_CFFI_OP_POINTER, 9), // struct vnet_engine * *
 /* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
+/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
 /* 77 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 78 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
-/* 84 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct vnet_policy const *
+/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
+/* 84 */ _CFFI_OP(_CFFI_OP_POINTER, 152), // struct vnet_policy const *
 /* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
 /* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
-/* 89 */ _CFFI_OP(_CFFI_OP_POINTER, 146), // struct vnet_policy_config const *
+/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
+/* 89 */ _CFFI_OP(_CFFI_OP_POINTER, 153), // struct vnet_policy_config const *
 /* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // struct vnet_policy * *
 /* 91 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
-/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 149), // struct vnet_region const *
+/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
+/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 156), // struct vnet_region const *
 /* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 14), // struct vnet_mem * *
 /* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(uint32_t, char const * *, char const * *)
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(uint32_t, char const * *, char const * *)
 /* 98 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 99 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // char const * *
 /* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 99),
 /* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // int()(uint32_t, int64_t)
+/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(uint32_t, int64_t)
 /* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
 /* 105 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION, 53), // uint64_t()(void)
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_engine *)
-/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(void *, uint64_t, struct vnet_policy const *)
+/* 107 */ _CFFI_OP(_CFFI_OP_POINTER, 172), // void *
+/* 108 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 84),
 /* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_engine const *, struct vnet_engine_info *)
-/* 112 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 140), // struct vnet_engine_info *
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(void)
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 53), // uint64_t()(void)
 /* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_mem *)
-/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_engine *)
+/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_policy *)
-/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
-/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 164), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
-/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 84),
-/* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 126 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct vnet_verdict *
+/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_engine const *, struct vnet_engine_info *)
+/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
+/* 120 */ _CFFI_OP(_CFFI_OP_POINTER, 147), // struct vnet_engine_info *
+/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_mem *)
+/* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_policy *)
+/* 126 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
 /* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 129 */ _CFFI_OP(_CFFI_OP_ARRAY, 128), // char[20]
-/* 130 */ (_cffi_opcode_t)(20),
-/* 131 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
-/* 132 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_io
-/* 133 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_port_type
-/* 134 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum vnet_steering_mode
-/* 135 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum vnet_uring_step
-/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 27), // int32_t const *
-/* 137 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 138 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
-/* 139 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
-/* 140 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_engine_info
-/* 141 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_event
-/* 142 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_filter
-/* 143 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_mem
-/* 144 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_pair_stats
-/* 145 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy
-/* 146 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_policy_config
-/* 147 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_config
-/* 148 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_queue_state
-/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_region
-/* 150 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_steering
-/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct vnet_verdict
-/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 153 */ _CFFI_OP(_CFFI_OP_ARRAY, 152), // uint16_t[128]
-/* 154 */ (_cffi_opcode_t)(128),
-/* 155 */ _CFFI_OP(_CFFI_OP_ARRAY, 53), // uint64_t[64]
-/* 156 */ (_cffi_opcode_t)(64),
-/* 157 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 158 */ _CFFI_OP(_CFFI_OP_ARRAY, 157), // uint8_t[2]
-/* 159 */ (_cffi_opcode_t)(2),
-/* 160 */ _CFFI_OP(_CFFI_OP_ARRAY, 157), // uint8_t[40]
-/* 161 */ (_cffi_opcode_t)(40),
-/* 162 */ _CFFI_OP(_CFFI_OP_ARRAY, 157), // uint8_t[6]
-/* 163 */ (_cffi_opcode_t)(6),
-/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
+/* 129 */ _CFFI_OP(_CFFI_OP_NOOP, 84),
+/* 130 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
+/* 131 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 159), // struct vnet_verdict *
+/* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 136 */ _CFFI_OP(_CFFI_OP_ARRAY, 135), // char[20]
+/* 137 */ (_cffi_opcode_t)(20),
+/* 138 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
+/* 139 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_io
+/* 140 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_port_type
+/* 141 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum vnet_steering_mode
+/* 142 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum vnet_uring_step
+/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 27), // int32_t const *
+/* 144 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 145 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
+/* 146 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
+/* 147 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_engine_info
+/* 148 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_event
+/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_filter
+/* 150 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_mem
+/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_pair_stats
+/* 152 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy
+/* 153 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_policy_config
+/* 154 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_config
+/* 155 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_queue_state
+/* 156 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_region
+/* 157 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_steering
+/* 158 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct vnet_steering_map
+/* 159 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct vnet_verdict
+/* 160 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 161 */ _CFFI_OP(_CFFI_OP_ARRAY, 160), // uint16_t[128]
+/* 162 */ (_cffi_opcode_t)(128),
+/* 163 */ _CFFI_OP(_CFFI_OP_ARRAY, 53), // uint64_t[64]
+/* 164 */ (_cffi_opcode_t)(64),
+/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 166 */ _CFFI_OP(_CFFI_OP_ARRAY, 165), // uint8_t[2]
+/* 167 */ (_cffi_opcode_t)(2),
+/* 168 */ _CFFI_OP(_CFFI_OP_ARRAY, 165), // uint8_t[40]
+/* 169 */ (_cffi_opcode_t)(40),
+/* 170 */ _CFFI_OP(_CFFI_OP_ARRAY, 165), // uint8_t[6]
+/* 171 */ (_cffi_opcode_t)(6),
+/* 172 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_VNET_BREAK_NONE(unsigned long long *o)
@@ -1268,10 +1276,10 @@ _cffi_f_vnet_engine_info(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(113), arg1, (char **)&x1);
+      _cffi_type(120), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_engine_info *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(113), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(120), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2129,10 +2137,10 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(126), arg4, (char **)&x4);
+      _cffi_type(133), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vnet_verdict *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(126), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(133), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2298,6 +2306,91 @@ _cffi_f_vnet_policy_put(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_vnet_policy_put _cffi_d_vnet_policy_put
+#endif
+
+static int _cffi_d_vnet_steering_map_publish(void * x0, uint64_t x1, struct vnet_policy const * x2)
+{
+  return vnet_steering_map_publish(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_steering_map_publish(PyObject *self, PyObject *args)
+{
+  void * x0;
+  uint64_t x1;
+  struct vnet_policy const * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "vnet_steering_map_publish", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(107), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(107), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(84), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(84), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_steering_map_publish(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_steering_map_publish _cffi_d_vnet_steering_map_publish
+#endif
+
+static int _cffi_d_vnet_steering_settle(void)
+{
+  return vnet_steering_settle();
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_steering_settle(PyObject *self, PyObject *noarg)
+{
+  int result;
+  PyObject *pyresult;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_steering_settle(); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  (void)noarg; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_steering_settle _cffi_d_vnet_steering_settle
 #endif
 
 static int _cffi_d_vnet_test_fail(uint32_t x0, int64_t x1)
@@ -2652,6 +2745,27 @@ static int _cffi_const_VNET_RSS_TABLE_LENGTH(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VNET_STEERING_MAP_LAYOUT(unsigned long long *o)
+{
+  int n = (VNET_STEERING_MAP_LAYOUT) <= 0;
+  *o = (unsigned long long)((VNET_STEERING_MAP_LAYOUT) | 0);  /* check that VNET_STEERING_MAP_LAYOUT is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_STEERING_MAP_MAGIC(unsigned long long *o)
+{
+  int n = (VNET_STEERING_MAP_MAGIC) <= 0;
+  *o = (unsigned long long)((VNET_STEERING_MAP_MAGIC) | 0);  /* check that VNET_STEERING_MAP_MAGIC is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_STEERING_SLOTS(unsigned long long *o)
+{
+  int n = (VNET_STEERING_SLOTS) <= 0;
+  *o = (unsigned long long)((VNET_STEERING_SLOTS) | 0);  /* check that VNET_STEERING_SLOTS is an integer */
+  return n;
+}
+
 static int _cffi_const_VNET_STEER_F_EX_TYPES_ALWAYS(unsigned long long *o)
 {
   int n = (VNET_STEER_F_EX_TYPES_ALWAYS) <= 0;
@@ -2835,6 +2949,18 @@ static void _cffi_checkfld_struct_vnet_steering(struct vnet_steering *p)
 struct _cffi_align_struct_vnet_steering { char x; struct vnet_steering y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vnet_steering_map(struct vnet_steering_map *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->magic) | 0);  /* check that 'struct vnet_steering_map.magic' is an integer */
+  (void)((p->layout) | 0);  /* check that 'struct vnet_steering_map.layout' is an integer */
+  (void)((p->stamp) | 0);  /* check that 'struct vnet_steering_map.stamp' is an integer */
+  (void)((p->active) | 0);  /* check that 'struct vnet_steering_map.active' is an integer */
+}
+struct _cffi_align_struct_vnet_steering_map { char x; struct vnet_steering_map y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_vnet_verdict(struct vnet_verdict *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -2883,6 +3009,9 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VNET_PORT_TAP", (void *)_cffi_const_VNET_PORT_TAP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_RSS_KEY_SIZE", (void *)_cffi_const_VNET_RSS_KEY_SIZE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_RSS_TABLE_LENGTH", (void *)_cffi_const_VNET_RSS_TABLE_LENGTH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_STEERING_MAP_LAYOUT", (void *)_cffi_const_VNET_STEERING_MAP_LAYOUT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_STEERING_MAP_MAGIC", (void *)_cffi_const_VNET_STEERING_MAP_MAGIC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_STEERING_SLOTS", (void *)_cffi_const_VNET_STEERING_SLOTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_STEER_AUTOMATIC", (void *)_cffi_const_VNET_STEER_AUTOMATIC, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_STEER_F_EX_TYPES_ALWAYS", (void *)_cffi_const_VNET_STEER_F_EX_TYPES_ALWAYS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VNET_STEER_RSS", (void *)_cffi_const_VNET_STEER_RSS, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
@@ -2895,10 +3024,10 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_vnet_ctrl_complete },
   { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_vnet_ctrl_pop },
   { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_vnet_engine_create },
-  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 108), (void *)_cffi_d_vnet_engine_destroy },
+  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 115), (void *)_cffi_d_vnet_engine_destroy },
   { "vnet_engine_enable_queue", (void *)_cffi_f_vnet_engine_enable_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vnet_engine_enable_queue },
   { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 69), (void *)_cffi_d_vnet_engine_event_fd },
-  { "vnet_engine_info", (void *)_cffi_f_vnet_engine_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 111), (void *)_cffi_d_vnet_engine_info },
+  { "vnet_engine_info", (void *)_cffi_f_vnet_engine_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 118), (void *)_cffi_d_vnet_engine_info },
   { "vnet_engine_move_queue", (void *)_cffi_f_vnet_engine_move_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_vnet_engine_move_queue },
   { "vnet_engine_next_event", (void *)_cffi_f_vnet_engine_next_event, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_vnet_engine_next_event },
   { "vnet_engine_queue_state", (void *)_cffi_f_vnet_engine_queue_state, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_vnet_engine_queue_state },
@@ -2913,14 +3042,16 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vnet_hash_kernel_name", (void *)_cffi_f_vnet_hash_kernel_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 3), (void *)_cffi_d_vnet_hash_kernel_name },
   { "vnet_hash_select", (void *)_cffi_f_vnet_hash_select, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_hash_select },
   { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_vnet_mem_create },
-  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 115), (void *)_cffi_d_vnet_mem_put },
-  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_vnet_policy_classify },
+  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 122), (void *)_cffi_d_vnet_mem_put },
+  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 128), (void *)_cffi_d_vnet_policy_classify },
   { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_vnet_policy_create },
   { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 83), (void *)_cffi_d_vnet_policy_passes },
-  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 118), (void *)_cffi_d_vnet_policy_put },
+  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 125), (void *)_cffi_d_vnet_policy_put },
+  { "vnet_steering_map_publish", (void *)_cffi_f_vnet_steering_map_publish, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 106), (void *)_cffi_d_vnet_steering_map_publish },
+  { "vnet_steering_settle", (void *)_cffi_f_vnet_steering_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 111), (void *)_cffi_d_vnet_steering_settle },
   { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_vnet_test_fail },
   { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 76), (void *)_cffi_d_vnet_test_flip },
-  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 106), (void *)_cffi_d_vnet_test_flip_reads },
+  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 113), (void *)_cffi_d_vnet_test_flip_reads },
   { "vnet_test_guard_name", (void *)_cffi_f_vnet_test_guard_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vnet_test_guard_name },
   { "vnet_test_guard_off", (void *)_cffi_f_vnet_test_guard_off, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_test_guard_off },
 };
@@ -2940,7 +3071,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "port_fds", offsetof(struct vnet_engine_config, port_fds),
                 sizeof(((struct vnet_engine_config *)0)->port_fds),
-                _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                _CFFI_OP(_CFFI_OP_NOOP, 143) },
   { "port_count", offsetof(struct vnet_engine_config, port_count),
                   sizeof(((struct vnet_engine_config *)0)->port_count),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2955,10 +3086,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                         _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "worker_cpus", offsetof(struct vnet_engine_config, worker_cpus),
                    sizeof(((struct vnet_engine_config *)0)->worker_cpus),
-                   _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 143) },
   { "info", offsetof(struct vnet_engine_config, info),
             sizeof(((struct vnet_engine_config *)0)->info),
-            _CFFI_OP(_CFFI_OP_NOOP, 113) },
+            _CFFI_OP(_CFFI_OP_NOOP, 120) },
   { "workers", offsetof(struct vnet_engine_info, workers),
                sizeof(((struct vnet_engine_info *)0)->workers),
                _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -2979,7 +3110,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_kernel", offsetof(struct vnet_engine_info, hash_kernel),
                    sizeof(((struct vnet_engine_info *)0)->hash_kernel),
-                   _CFFI_OP(_CFFI_OP_NOOP, 129) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 136) },
   { "kind", offsetof(struct vnet_event, kind),
             sizeof(((struct vnet_event *)0)->kind),
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3012,13 +3143,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 66) },
   { "mac", offsetof(struct vnet_filter, mac),
            sizeof(((struct vnet_filter *)0)->mac),
-           _CFFI_OP(_CFFI_OP_NOOP, 162) },
+           _CFFI_OP(_CFFI_OP_NOOP, 170) },
   { "pad", offsetof(struct vnet_filter, pad),
            sizeof(((struct vnet_filter *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 158) },
+           _CFFI_OP(_CFFI_OP_NOOP, 166) },
   { "vlans", offsetof(struct vnet_filter, vlans),
              sizeof(((struct vnet_filter *)0)->vlans),
-             _CFFI_OP(_CFFI_OP_NOOP, 155) },
+             _CFFI_OP(_CFFI_OP_NOOP, 163) },
   { "rx_port_frames", offsetof(struct vnet_pair_stats, rx_port_frames),
                       sizeof(((struct vnet_pair_stats *)0)->rx_port_frames),
                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
@@ -3096,7 +3227,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "steering", offsetof(struct vnet_policy_config, steering),
                 sizeof(((struct vnet_policy_config *)0)->steering),
-                _CFFI_OP(_CFFI_OP_NOOP, 150) },
+                _CFFI_OP(_CFFI_OP_NOOP, 157) },
   { "header_length", offsetof(struct vnet_policy_config, header_length),
                      sizeof(((struct vnet_policy_config *)0)->header_length),
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3117,7 +3248,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "filter", offsetof(struct vnet_policy_config, filter),
               sizeof(((struct vnet_policy_config *)0)->filter),
-              _CFFI_OP(_CFFI_OP_NOOP, 142) },
+              _CFFI_OP(_CFFI_OP_NOOP, 149) },
   { "index", offsetof(struct vnet_queue_config, index),
              sizeof(((struct vnet_queue_config *)0)->index),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3141,10 +3272,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_config, avail_base),
                   sizeof(((struct vnet_queue_config *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 152) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "used_base", offsetof(struct vnet_queue_config, used_base),
                  sizeof(((struct vnet_queue_config *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 152) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "kick_fd", offsetof(struct vnet_queue_config, kick_fd),
                sizeof(((struct vnet_queue_config *)0)->kick_fd),
                _CFFI_OP(_CFFI_OP_NOOP, 27) },
@@ -3159,10 +3290,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_state, avail_base),
                   sizeof(((struct vnet_queue_state *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 152) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "used_base", offsetof(struct vnet_queue_state, used_base),
                  sizeof(((struct vnet_queue_state *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 152) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "broken", offsetof(struct vnet_queue_state, broken),
               sizeof(((struct vnet_queue_state *)0)->broken),
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3195,75 +3326,89 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "pairs", offsetof(struct vnet_steering, pairs),
              sizeof(((struct vnet_steering *)0)->pairs),
-             _CFFI_OP(_CFFI_OP_NOOP, 152) },
+             _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "indirection_table_mask", offsetof(struct vnet_steering, indirection_table_mask),
                               sizeof(((struct vnet_steering *)0)->indirection_table_mask),
-                              _CFFI_OP(_CFFI_OP_NOOP, 152) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "unclassified_queue", offsetof(struct vnet_steering, unclassified_queue),
                           sizeof(((struct vnet_steering *)0)->unclassified_queue),
-                          _CFFI_OP(_CFFI_OP_NOOP, 152) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "reserved", offsetof(struct vnet_steering, reserved),
                 sizeof(((struct vnet_steering *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 152) },
+                _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "key", offsetof(struct vnet_steering, key),
            sizeof(((struct vnet_steering *)0)->key),
-           _CFFI_OP(_CFFI_OP_NOOP, 160) },
+           _CFFI_OP(_CFFI_OP_NOOP, 168) },
   { "indirection_table", offsetof(struct vnet_steering, indirection_table),
                          sizeof(((struct vnet_steering *)0)->indirection_table),
-                         _CFFI_OP(_CFFI_OP_NOOP, 153) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 161) },
+  { "magic", offsetof(struct vnet_steering_map, magic),
+             sizeof(((struct vnet_steering_map *)0)->magic),
+             _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "layout", offsetof(struct vnet_steering_map, layout),
+              sizeof(((struct vnet_steering_map *)0)->layout),
+              _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "stamp", offsetof(struct vnet_steering_map, stamp),
+             sizeof(((struct vnet_steering_map *)0)->stamp),
+             _CFFI_OP(_CFFI_OP_NOOP, 53) },
+  { "active", offsetof(struct vnet_steering_map, active),
+              sizeof(((struct vnet_steering_map *)0)->active),
+              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_value", offsetof(struct vnet_verdict, hash_value),
                   sizeof(((struct vnet_verdict *)0)->hash_value),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_report", offsetof(struct vnet_verdict, hash_report),
                    sizeof(((struct vnet_verdict *)0)->hash_report),
-                   _CFFI_OP(_CFFI_OP_NOOP, 152) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "queue", offsetof(struct vnet_verdict, queue),
              sizeof(((struct vnet_verdict *)0)->queue),
-             _CFFI_OP(_CFFI_OP_NOOP, 152) },
+             _CFFI_OP(_CFFI_OP_NOOP, 160) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vnet_engine", 138, _CFFI_F_OPAQUE,
+  { "vnet_engine", 145, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_engine_config", 139, _CFFI_F_CHECK_FIELDS,
+  { "vnet_engine_config", 146, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 11 },
-  { "vnet_engine_info", 140, _CFFI_F_CHECK_FIELDS,
+  { "vnet_engine_info", 147, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 11, 7 },
-  { "vnet_event", 141, _CFFI_F_CHECK_FIELDS,
+  { "vnet_event", 148, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 18, 4 },
-  { "vnet_filter", 142, _CFFI_F_CHECK_FIELDS,
+  { "vnet_filter", 149, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 22, 9 },
-  { "vnet_mem", 143, _CFFI_F_OPAQUE,
+  { "vnet_mem", 150, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_pair_stats", 144, _CFFI_F_CHECK_FIELDS,
+  { "vnet_pair_stats", 151, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 31, 25 },
-  { "vnet_policy", 145, _CFFI_F_OPAQUE,
+  { "vnet_policy", 152, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_policy_config", 146, _CFFI_F_CHECK_FIELDS,
+  { "vnet_policy_config", 153, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 56, 8 },
-  { "vnet_queue_config", 147, _CFFI_F_CHECK_FIELDS,
+  { "vnet_queue_config", 154, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 64, 13 },
-  { "vnet_queue_state", 148, _CFFI_F_CHECK_FIELDS,
+  { "vnet_queue_state", 155, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 77, 4 },
-  { "vnet_region", 149, _CFFI_F_CHECK_FIELDS,
+  { "vnet_region", 156, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 81, 5 },
-  { "vnet_steering", 150, _CFFI_F_CHECK_FIELDS,
+  { "vnet_steering", 157, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 86, 9 },
-  { "vnet_verdict", 151, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 95, 3 },
+  { "vnet_steering_map", 158, 0,
+    sizeof(struct vnet_steering_map), offsetof(struct _cffi_align_struct_vnet_steering_map, y), 95, 4 },
+  { "vnet_verdict", 159, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 99, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "vnet_break", 131, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
+  { "vnet_break", 138, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
     "VNET_BREAK_NONE,VNET_BREAK_AVAIL_INDEX,VNET_BREAK_DESC_INDEX,VNET_BREAK_DESC_LOOP,VNET_BREAK_DESC_ADDRESS,"
     "VNET_BREAK_INDIRECT,VNET_BREAK_CHAIN_TOO_LONG,VNET_BREAK_HEAD_IN_USE,VNET_BREAK_RING_ADDRESS,VNET_BREAK_COUNT" },
-  { "vnet_io", 132, _cffi_prim_int(sizeof(enum vnet_io), ((enum vnet_io)-1) <= 0),
+  { "vnet_io", 139, _cffi_prim_int(sizeof(enum vnet_io), ((enum vnet_io)-1) <= 0),
     "VNET_IO_AUTO,VNET_IO_PLAIN,VNET_IO_URING" },
-  { "vnet_port_type", 133, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
+  { "vnet_port_type", 140, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
     "VNET_PORT_TAP,VNET_PORT_PAIR,VNET_PORT_NULL" },
-  { "vnet_steering_mode", 134, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
+  { "vnet_steering_mode", 141, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
     "VNET_STEER_AUTOMATIC,VNET_STEER_RSS" },
-  { "vnet_uring_step", 135, _cffi_prim_int(sizeof(enum vnet_uring_step), ((enum vnet_uring_step)-1) <= 0),
+  { "vnet_uring_step", 142, _cffi_prim_int(sizeof(enum vnet_uring_step), ((enum vnet_uring_step)-1) <= 0),
     "VNET_URING_NONE,VNET_URING_SETUP,VNET_URING_MAP,VNET_URING_PROBE,VNET_URING_BUFFERS,VNET_URING_FILES" },
 };
 
@@ -3274,12 +3419,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  77,  /* num_globals */
-  14,  /* num_struct_unions */
+  82,  /* num_globals */
+  15,  /* num_struct_unions */
   5,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  165,  /* num_types */
+  173,  /* num_types */
   0,  /* flags */
 };
 
