@@ -90,10 +90,10 @@ demo: setup ## guest-free proof on real input
 	$(VENV)/bin/pyvnet demo
 
 # Debian packages the tests call: ip(8), testpmd, QEMU, user-mode Linux, what guests are made of, and
-# what hash kernels of other CPUs are built and run with.
+# what hash kernels of other CPUs are built and run with; a compiler of BPF programs.
 .PHONY: test-needs
 test-needs: $(GUEST_KERNEL)
-	@tools/need.sh iproute2=ip dpdk-dev=dpdk-testpmd qemu-system-x86=qemu-system-x86_64 \
+	@tools/need.sh iproute2=ip dpdk-dev=dpdk-testpmd clang=clang qemu-system-x86=qemu-system-x86_64 \
 		busybox-static=busybox user-mode-linux=linux.uml ethtool=ethtool gcc=gcc \
 		'libc6-dev=/usr/lib/*/libc.a' libsimde-dev=/usr/include/simde/x86/avx512.h \
 		qemu-user-static=qemu-aarch64-static gcc-aarch64-linux-gnu=aarch64-linux-gnu-gcc \
@@ -267,10 +267,11 @@ fuzz-python: setup $(VENV)/.fuzz ## atheris over the targets in tests/fuzz, FUZZ
 # --- checks ---------------------------------------------------------------------
 
 CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[ch] native/fuzz/*.[ch] native/count/*.c) \
+	$(wildcard native/bpf/*.[ch]) \
 	$(wildcard tests/system/guest/*.c tests/datapath/hash_kernels/*.c) $(wildcard bench/c/*.[ch]))
 
 .PHONY: check
-check: setup check-c gen-check ## linters, types, formatting, generated files, C warnings
+check: setup check-c gen-check bpf-check ## linters, types, formatting, generated files, C warnings
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -294,6 +295,18 @@ gen: $(VENV)/.deps ## rewrite the generated _ffi.c
 
 gen-check: $(VENV)/.deps
 	$(PY) $(NATIVE)/build_ffi.py --check
+
+# The steering program: instructions in the package, compiled by the clang they name.
+.PHONY: bpf-needs bpf bpf-check
+bpf-needs: $(EXT)
+	@clang=clang-$$($(PY) tools/bpf_build.py --clang); \
+		tools/need.sh "$$clang=$$clang" linux-libc-dev=/usr/include/linux/bpf.h
+
+bpf: bpf-needs ## rewrite the steering program's instructions from native/bpf
+	$(PY) tools/bpf_build.py
+
+bpf-check: $(if $(wildcard native/bpf/*.c),bpf-needs)
+	$(if $(wildcard native/bpf/*.c),$(PY) tools/bpf_build.py --check)
 
 .PHONY: format
 format: $(VENV)/.deps ## let the formatters rewrite Python and C
