@@ -118,6 +118,19 @@ static void place_all(struct vnet_worker *w, struct vnet_pair *pair, struct vnet
 	}
 }
 
+/* The same for frames of another pair's host port queue.  Return: how many found buffers */
+static uint64_t place_strays(struct vnet_worker *w, struct vnet_pair *to,
+			     struct vnet_slot *const *slots, uint32_t n)
+{
+	uint64_t before = to->stats.rx_packets, placed;
+
+	place_all(w, to, slots, n);
+	placed = to->stats.rx_packets - before;
+	if (w->policy->steering.mode == VNET_STEER_RSS)
+		vnet_count(&to->stats.rx_resteered, placed);
+	return placed;
+}
+
 /* Return: how many are done with; those behind them wait for buffers */
 static uint32_t deliver(struct vnet_worker *w, struct vnet_pair *pair, uint32_t queue,
 			struct vnet_slot *const *slots, uint32_t n)
@@ -131,13 +144,14 @@ static uint32_t deliver(struct vnet_worker *w, struct vnet_pair *pair, uint32_t 
 		return n;
 	}
 	to = &w->engine->pairs[queue];
-	if (to->owner != w) {
+	if (to->owner != w)
 		hand_off(w, to, slots, n);
-		return n;
-	}
-	if (w->policy->steering.mode == VNET_STEER_AUTOMATIC && to == pair)
+	else if (to != pair)
+		place_strays(w, to, slots, n);
+	else if (w->policy->steering.mode == VNET_STEER_AUTOMATIC)
 		return vnet_rx_place(w, to, slots, n);
-	place_all(w, to, slots, n);
+	else
+		place_all(w, to, slots, n);
 	return n;
 }
 
@@ -445,15 +459,12 @@ uint32_t vnet_rx_burst(struct vnet_worker *w, struct vnet_pair *pair, uint32_t b
 static void place_inbound(struct vnet_worker *w, struct vnet_pair *pair,
 			  struct vnet_slot *const *slots, uint32_t n)
 {
-	uint64_t before = pair->stats.rx_packets;
-
 	/* Stopped since they were steered.  A policy cannot have gone: its inbound queues empty first. */
 	if (!vnet_rx_active(w->engine, pair->index)) {
 		vnet_count_shared(&pair->stats.rx_drop_queue_off, n);
 		return;
 	}
-	place_all(w, pair, slots, n);
-	vnet_count(&pair->stats.rx_handoffs, pair->stats.rx_packets - before);
+	vnet_count(&pair->stats.rx_handoffs, place_strays(w, pair, slots, n));
 }
 
 void vnet_rx_inbound(struct vnet_worker *w, uint32_t budget)

@@ -52,6 +52,8 @@ def test_frames_steered_to_another_workers_ring_arrive_once_and_in_order(
         assert totals.rx_packets == FLOWS * ROUNDS
         assert totals.rx_drops == 0
         assert bool(totals.rx_handoffs) is (workers > 1)
+        astray = sum(f.queue != flow_and_serial(f.data)[0] % 4 for f in received)
+        assert totals.rx_resteered == astray > 0
         rig.assert_counters_add_up()
 
 
@@ -175,6 +177,7 @@ def test_automatic_steering_goes_around_a_queue_that_is_off(workers: int) -> Non
         rig.inject(1, frame_of(1))
         (received,) = rig.receive(1)
         assert received.queue != 1
+        assert rig.totals().rx_resteered == 0  # nobody told it to be on that one
         for pair in (0, 2, 3):
             rig.engine.stop_queue(2 * pair)
         rig.inject(1, frame_of(1), frame_of(1))

@@ -195,6 +195,8 @@ struct vnet_pair_stats {
 	uint64_t rx_packets;
 	uint64_t rx_bytes; /* without the virtio header */
 	uint64_t rx_handoffs; /* of rx_packets: came from another worker */
+	uint64_t
+		rx_resteered; /* of rx_packets: came by another pair's host port queue, under RSS */
 	uint64_t rx_direct; /* of rx_packets: read from the host port into the driver's buffers */
 	uint64_t rx_notifications;
 	uint64_t rx_kicks;

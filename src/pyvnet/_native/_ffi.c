@@ -2845,6 +2845,7 @@ static void _cffi_checkfld_struct_vnet_pair_stats(struct vnet_pair_stats *p)
   (void)((p->rx_packets) | 0);  /* check that 'struct vnet_pair_stats.rx_packets' is an integer */
   (void)((p->rx_bytes) | 0);  /* check that 'struct vnet_pair_stats.rx_bytes' is an integer */
   (void)((p->rx_handoffs) | 0);  /* check that 'struct vnet_pair_stats.rx_handoffs' is an integer */
+  (void)((p->rx_resteered) | 0);  /* check that 'struct vnet_pair_stats.rx_resteered' is an integer */
   (void)((p->rx_direct) | 0);  /* check that 'struct vnet_pair_stats.rx_direct' is an integer */
   (void)((p->rx_notifications) | 0);  /* check that 'struct vnet_pair_stats.rx_notifications' is an integer */
   (void)((p->rx_kicks) | 0);  /* check that 'struct vnet_pair_stats.rx_kicks' is an integer */
@@ -3162,6 +3163,9 @@ static const struct _cffi_field_s _cffi_fields[] = {
   { "rx_handoffs", offsetof(struct vnet_pair_stats, rx_handoffs),
                    sizeof(((struct vnet_pair_stats *)0)->rx_handoffs),
                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
+  { "rx_resteered", offsetof(struct vnet_pair_stats, rx_resteered),
+                    sizeof(((struct vnet_pair_stats *)0)->rx_resteered),
+                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
   { "rx_direct", offsetof(struct vnet_pair_stats, rx_direct),
                  sizeof(((struct vnet_pair_stats *)0)->rx_direct),
                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
@@ -3379,23 +3383,23 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
   { "vnet_mem", 150, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_pair_stats", 151, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 31, 25 },
+    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 31, 26 },
   { "vnet_policy", 152, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
   { "vnet_policy_config", 153, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 56, 8 },
+    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 57, 8 },
   { "vnet_queue_config", 154, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 64, 13 },
+    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 65, 13 },
   { "vnet_queue_state", 155, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 77, 4 },
+    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 78, 4 },
   { "vnet_region", 156, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 81, 5 },
+    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 82, 5 },
   { "vnet_steering", 157, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 86, 9 },
+    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 87, 9 },
   { "vnet_steering_map", 158, 0,
-    sizeof(struct vnet_steering_map), offsetof(struct _cffi_align_struct_vnet_steering_map, y), 95, 4 },
+    sizeof(struct vnet_steering_map), offsetof(struct _cffi_align_struct_vnet_steering_map, y), 96, 4 },
   { "vnet_verdict", 159, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 99, 3 },
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 100, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {

@@ -18,6 +18,7 @@ class PairStats:
     rx_packets: int = 0
     rx_bytes: int = 0
     rx_handoffs: int = 0
+    rx_resteered: int = 0
     rx_direct: int = 0
     rx_notifications: int = 0
     rx_kicks: int = 0

@@ -14,13 +14,11 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pyvnet.datapath.engine import Engine, MemoryLost, PortGone, RingBroken
+from pyvnet.datapath.engine import MemoryLost, PortGone, RingBroken
 from pyvnet.datapath.memory import GuestMemory
 from pyvnet.datapath.native import DEFAULT, Native
-from pyvnet.datapath.policy import Policy
 from pyvnet.datapath.stats import PairStats
 from pyvnet.device.device import DEFAULT_OFFER, DeviceSettings, VirtioNetDevice
 from pyvnet.device.effects import (
@@ -38,7 +36,9 @@ from pyvnet.driver.driver import Driver
 from pyvnet.errors import DriverError, FrontendError, HostError, PyvnetError, UsageError
 from pyvnet.runtime import report
 from pyvnet.runtime.control import ControlQueue
-from pyvnet.runtime.rings import Rings
+from pyvnet.runtime.notes import Notes
+from pyvnet.runtime.parts import Parts, Plan
+from pyvnet.runtime.steering import SteeringRequest
 from pyvnet.spec.net_hdr import HDR_V1_SIZE
 from pyvnet.transport.inproc import InProcessTransport
 
@@ -46,17 +46,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pyvnet.datapath.config import EngineConfig
+    from pyvnet.datapath.engine import Engine
     from pyvnet.device.queue import ActiveQueue, QueueFds
     from pyvnet.device.state import DeviceState
     from pyvnet.device.transition import ControlTransition, Transition
     from pyvnet.netdev import NetDevice
+    from pyvnet.runtime.rings import Rings
+    from pyvnet.runtime.steering import Steering
     from pyvnet.spec.features import Feature
     from pyvnet.spec.transport import MemoryRegion, QueueSetup
     from pyvnet.transport.base import DeviceUser
 
 _log = logging.getLogger("pyvnet")
-
-_NOTED: Final = 20
 
 
 class Device:
@@ -75,6 +76,8 @@ class Device:
         mac: 6 bytes; default: a random locally administered address.
         workers: threads; default: one per queue pair.
         engine_config: how they work: polling, io_uring, CPUs.
+        steering: who steers frames to tap queues while the driver uses RSS: ``auto``,
+            ``software``, ``ebpf`` or ``kernel-hash``; software where the host lacks it.
         native: another build of the engine (tests).
         settings: other fields of ``DeviceSettings``: ``mtu``, ``speed``, ``compat``, …
 
@@ -90,13 +93,12 @@ class Device:
         mac: bytes | None = None,
         workers: int | None = None,
         engine_config: EngineConfig | None = None,
+        steering: str = "auto",
         native: Native = DEFAULT,
         **settings: Any,
     ) -> None:
         self._netdev = netdev
         self._native = native
-        self._workers = workers
-        self._engine_config = engine_config
         self._pairs = netdev.queues if queues is None else queues
         if self._pairs > native.lib.VNET_MAX_PAIRS:
             raise UsageError(f"{self._pairs} queue pairs; at most {native.lib.VNET_MAX_PAIRS}")
@@ -106,33 +108,21 @@ class Device:
         self._device = VirtioNetDevice(
             DeviceSettings(self._pairs, mac or random_mac(), features, **settings)
         )
-        self._engine: Engine | None = None
+        request = SteeringRequest(steering)
+        self._plan = Plan(netdev, self._pairs, workers, engine_config, request, native)
+        self._open: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._user: DeviceUser | None = None
-        self._notes: Counter[int] = Counter()  # log level: how often
+        self._notes = Notes()
         self._control = ControlQueue(self._execute, self._malformed_command)
-        self._open_rings: Rings | None = None
 
     # Life.
 
     async def __aenter__(self) -> Self:
         """Open the host port and start the workers."""
         self._loop = asyncio.get_running_loop()
-        self._netdev.open()
-        try:
-            self._engine = Engine(
-                pairs=self._pairs,
-                port_type=self._netdev.kind,
-                port_fds=self._netdev.fds,
-                workers=self._workers,
-                config=self._engine_config,
-                native=self._native,
-            )
-        except BaseException:
-            self._netdev.close()
-            raise
-        self._open_rings = Rings(self._engine, self._control)
-        self._loop.add_reader(self._engine.event_fd, self._on_engine_event)
+        self._open = Parts.open(self._plan, self._control)
+        self._loop.add_reader(self.engine.event_fd, self._on_engine_event)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -146,24 +136,30 @@ class Device:
         """
         self.detach(reset=True)
         self._control.stop()
-        if self._engine is not None and self._loop is not None:
-            self._loop.remove_reader(self._engine.event_fd)
-            self._engine.close()
-            self._engine = self._open_rings = None
-            self._netdev.close()
+        if self._open is not None and self._loop is not None:
+            self._loop.remove_reader(self.engine.event_fd)
+            opened, self._open = self._open, None
+            opened.close()
 
     @property
     def engine(self) -> Engine:
         """The data plane; raises UsageError outside ``async with``."""
-        if self._engine is None:
-            raise UsageError("the device is not open: use it in `async with`")
-        return self._engine
+        return self._parts.engine
+
+    @property
+    def steering(self) -> Steering:
+        """Who steers; raises UsageError outside ``async with``."""
+        return self._parts.steering
 
     @property
     def _rings(self) -> Rings:
-        if self._open_rings is None:
+        return self._parts.rings
+
+    @property
+    def _parts(self) -> Parts:
+        if self._open is None:
             raise UsageError("the device is not open: use it in `async with`")
-        return self._open_rings
+        return self._open
 
     @property
     def device(self) -> VirtioNetDevice:
@@ -194,8 +190,8 @@ class Device:
 
     @property
     def steering_owner(self) -> str:
-        """Who chooses the receive queue: ``kernel-auto`` or ``software``."""
-        return "software" if self._device.policy.mode == "rss" else "kernel-auto"
+        """Who chooses the receive queue, as status output has it."""
+        return self.steering.owner(self._device.policy.mode)
 
     # What transports ask (transport/base.py).
 
@@ -203,13 +199,13 @@ class Device:
         """Take the device into use."""
         if self._user is not None:
             raise UsageError("the device has a driver already; close that one first")
-        self.engine  # noqa: B018 - raises when not open
+        self._parts  # noqa: B018 - raises when not open
         self._user = user
         self._notes.clear()
 
     def detach(self, *, reset: bool) -> None:
         """Free the device for the next user."""
-        if reset and self._user is not None and self._engine is not None:
+        if reset and self._user is not None and self._open is not None:
             self.perform(self._device.reset())
         self._user = None
 
@@ -237,8 +233,8 @@ class Device:
     def set_memory(self, regions: Sequence[MemoryRegion]) -> None:
         """Swap the guest memory table under the running rings; none: let go of it."""
         if not regions:
-            if self._engine is not None:
-                self._engine.clear_memory()
+            if self._open is not None:
+                self.engine.clear_memory()
             return
         with GuestMemory(regions, self._native) as memory:
             self.engine.set_memory(memory)
@@ -316,17 +312,16 @@ class Device:
     def _apply(self, effect: Effect) -> list[int]:  # noqa: C901 - one arm per effect
         """Carry out one effect; returns virtqueues that could not be started."""
         match effect:
-            case SetPolicy() if self._engine is None:
+            case SetPolicy() if self._open is None:
                 pass  # a driver lets go after the device was closed
             case SetPolicy(policy):
-                with Policy.compile(policy, self._native) as compiled:
-                    self.engine.set_policy(compiled)
+                self.steering.apply(policy, running=bool(self._rings.running))
             case Activate(features, queues, controlq):
                 self._rings.lay_out(controlq)
                 return [queue.index for queue in queues if not self._try_start(queue, features)]
             case Deactivate():
-                if self._open_rings is not None:
-                    self._open_rings.stop_all()
+                if self._open is not None:
+                    self._rings.stop_all()
             case StartQueue(queue, features, controlq, enabled):
                 self._rings.lay_out(controlq)
                 self._rings.start(queue, features, enabled=enabled)
@@ -343,7 +338,7 @@ class Device:
         try:
             self._rings.start(queue, features, enabled=queue.enabled)
         except (DriverError, FrontendError, HostError) as error:
-            self._note(logging.WARNING, "virtqueue %d does not start: %s", queue.index, error)
+            self._notes.note(logging.WARNING, "virtqueue %d does not start: %s", queue.index, error)
             return False
         return True
 
@@ -359,16 +354,8 @@ class Device:
             transition = self._device.refuse(transition, str(error))
         self._device.commit(transition)
         if transition.note:
-            self._note(logging.INFO, "control: %s", transition.note)
+            self._notes.note(logging.INFO, "control: %s", transition.note)
         return transition.answer or b""
-
-    def _note(self, level: int, message: str, *args: object) -> None:
-        """One line each, up to a number for each user: the log is not the driver's to fill."""
-        self._notes[level] += 1
-        if self._notes[level] <= _NOTED:
-            _log.log(level, message, *args)
-        if self._notes[level] == _NOTED:
-            _log.log(level, "what else this driver does wrong is not logged")
 
     def _malformed_command(self) -> None:
         self.perform(self._device.control(b"", 0))
@@ -376,12 +363,14 @@ class Device:
     # Events of the engine.
 
     def _on_engine_event(self) -> None:
-        while self._engine is not None and (event := self._engine.next_event()) is not None:
+        while self._open is not None and (event := self.engine.next_event()) is not None:
             match event:
                 case RingBroken(index, reason):
                     ring = self._rings.index_of(index)
                     if ring in self._rings.running:
-                        self._note(logging.WARNING, "virtqueue %d broke: %s", ring, reason.name)
+                        self._notes.note(
+                            logging.WARNING, "virtqueue %d broke: %s", ring, reason.name
+                        )
                     self.perform(self._device.ring_broken(ring))
                 case MemoryLost():
                     if self._user is not None:

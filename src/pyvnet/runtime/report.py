@@ -76,7 +76,7 @@ def engine(of: Engine) -> dict[str, Any]:
 def _steering(host: Device, policy: Policy) -> dict[str, Any]:
     state = host.device.state.steering
     return {
-        "owner": host.steering_owner,
+        **host.steering.status(policy.mode),
         "mode": str(policy.mode),
         "hash_types": _names(policy.hash_types, HashType),
         "key": policy.key.hex(),
