@@ -31,7 +31,7 @@ TEXT: Final = ROOT / "src/pyvnet/offload/steer.bpf.txt"
 HEADING: Final = f"# {SOURCE.relative_to(ROOT)}, compiled; `make bpf` writes this\n"
 # -mcpu=v3 is what Linux 5.1 and newer run; -g brings the types that describe maps.
 FLAGS: Final = (
-    *("-target", "bpf", "-mcpu=v3", "-O2", "-g", "-std=gnu11"),
+    *("-target", "bpf", "-mcpu=v3", "-O2", "-g", "-std=gnu11", "-ffreestanding"),
     *("-Wall", "-Wextra", "-Wshadow", "-Werror", "-Inative/include", "-Inative/bpf"),
 )
 

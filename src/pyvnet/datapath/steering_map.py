@@ -18,15 +18,16 @@ CURE: Final = "a map made by another version of pyvnet does not do: make it anew
 class SteeringMap:
     """Snapshots for the steering program; one object per map writes it.
 
-    ``fd`` is that of the map and stays the caller's.  Raises HostError for an fd that
+    ``fd`` is that of the map and stays the caller's; ``fresh`` says that no frame was ever
+    steered by it, so that nothing has to be waited for at first.  Raises HostError for an fd that
     cannot be mapped, or whose map is not of this layout.
     """
 
-    def __init__(self, fd: int, native: Native = DEFAULT) -> None:
+    def __init__(self, fd: int, native: Native = DEFAULT, *, fresh: bool = False) -> None:
         ffi, lib = native
         self._native = native
         # Who wrote the map before may have done so a moment ago: nothing is known to be free.
-        self._free_slots = 0
+        self._free_slots = lib.VNET_STEERING_SLOTS - 1 if fresh else 0
         try:
             self._memory = mmap.mmap(fd, _pages(ffi.sizeof("struct vnet_steering_map")))
         except OSError as error:
