@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,3 +19,11 @@ def netns() -> Iterator[NetNamespace]:
     """A private namespace; interfaces in it end with it."""
     with NetNamespace() as made:
         yield made
+
+
+@pytest.fixture
+def silent(netns: NetNamespace) -> NetNamespace:
+    """A namespace whose kernel says nothing of its own on interfaces to come."""
+    switch = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+    netns.call(lambda: switch.write_text("1"))
+    return netns
