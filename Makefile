@@ -267,7 +267,7 @@ fuzz-python: setup $(VENV)/.fuzz ## atheris over the targets in tests/fuzz, FUZZ
 # --- checks ---------------------------------------------------------------------
 
 CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[ch] native/fuzz/*.[ch] native/count/*.c) \
-	$(wildcard native/bpf/*.[ch]) \
+	$(wildcard native/bpf/*.[ch] examples/steering/*.c) \
 	$(wildcard tests/system/guest/*.c tests/datapath/hash_kernels/*.c) $(wildcard bench/c/*.[ch]))
 
 .PHONY: check

@@ -49,6 +49,7 @@ _LOG_LINES: Final = 12
 _PROG_INFO_BYTES: Final = 232
 _MAP_INFO_BYTES: Final = 80
 _MAP_IDS: Final = 64
+_ETHERNET: Final = 14
 
 _PRIVILEGE: Final = (
     "run as root or with CAP_BPF and CAP_PERFMON (before Linux 5.8: CAP_SYS_ADMIN), "
@@ -242,13 +243,15 @@ def _prog_load(
 
 
 def run_program(fd: int, frame: bytes, repeat: int = 1) -> Run:
-    """Run a program over a frame of at least 14 bytes (BPF_PROG_TEST_RUN).
+    """Run a program over a frame, which it sees from its Ethernet header on, as on a tap.
 
-    The kernel takes the Ethernet header for granted, as a tap does.
+    BPF_PROG_TEST_RUN takes an Ethernet header off what it is given before it
+    runs a socket filter; so the frame's own is put in front once more.
 
     Raises:
-        HostError: not a program, or the frame is shorter.
+        HostError: not a program, or the kernel does not take such a frame.
     """
+    frame = frame[:_ETHERNET].ljust(_ETHERNET, b"\0") + frame
     data = ctypes.create_string_buffer(frame, len(frame))
     attributes = bytearray(
         struct.pack("=iIIIQQII", fd, 0, len(frame), 0, ctypes.addressof(data), 0, repeat, 0)
