@@ -16,6 +16,7 @@ import pytest
 from pyvnet.daemon.commands import caps
 from pyvnet.netdev import host, probe
 from pyvnet.netdev.netns import NetNamespace
+from pyvnet.offload import bpf
 from pyvnet.spec.features import Feature, feature_names
 from tests.daemon.serving import environment, run
 
@@ -164,9 +165,12 @@ def test_the_limits_are_the_engines(report: dict[str, Any]) -> None:
 def test_steering_owners(report: dict[str, Any]) -> None:
     steering = report["device"]["steering"]
     available = [name for name, answer in steering.items() if answer["available"]]
-    assert available == ["kernel-auto", "software"]
-    for name in ("ebpf", "kernel-hash", "user-program"):
-        assert steering[name]["reason"] == "not in this version"
+    assert list(steering) == ["kernel-auto", "software", "ebpf", "kernel-hash", "user-program"]
+    assert {"kernel-auto", "software"} <= set(available)
+    loads = report["host"]["bpf"]["load_steering_program"]["available"]
+    tried = report["host"]["tap"].get("steering_program", {"available": False})
+    assert steering["ebpf"]["available"] is (loads and tried["available"])
+    assert "the device hashes" in steering["kernel-hash"]["cure"]  # no released kernel has it
 
 
 def test_text_says_the_same_in_aligned_groups(report: dict[str, Any]) -> None:
@@ -219,9 +223,11 @@ def test_a_report_full_of_refusals_is_no_failure(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     monkeypatch.setattr(host, "CAPABILITIES", dict.fromkeys(host.CAPABILITIES, 63))
-    monkeypatch.setattr(host, "_SYS_BPF", {})
+    monkeypatch.setattr(bpf, "_SYSCALL", {})
     report = caps.make_report()
     assert not report["host"]["tap"]["create"]["available"]
-    assert "unknown architecture" in report["host"]["bpf"]["load_steering_program"]["reason"]
+    refusal = report["host"]["bpf"]["load_steering_program"]
+    assert "Function not implemented" in refusal["reason"]
+    assert report["device"]["steering"]["ebpf"] == refusal
     lines = list(caps._lines(report))
     assert any(line.endswith("  no: CAP_NET_ADMIN is missing") for line in lines)

@@ -43,13 +43,14 @@ def assert_proved(result: dict[str, Any], queues: int) -> None:
 @pytest.mark.needs_tap
 @pytest.mark.needs_netns
 @pytest.mark.requirement("NET-RSS-02", "NET-REP-01", "NET-HASH-02", "NET-HASH-09", "NET-REP-03")
-def test_kernel_traffic_is_verified_frame_by_frame() -> None:
-    done = demo("--json")
+@pytest.mark.parametrize("owner", ["software", "ebpf"])
+def test_kernel_traffic_is_verified_frame_by_frame(owner: str) -> None:
+    done = demo("--json", "--steering", owner)
 
     assert done.returncode == 0, done.stderr
     result = report(done)
     assert result["host_port"] == "tap"
-    assert result["steering"] == "software"
+    assert result["steering"] == owner
     assert_proved(result, 4)
     assert all(result["queues"])
 
@@ -108,7 +109,7 @@ def test_plot_writes_a_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--queues", "0"), ("--queues", "129"), ("--flows", "3"), ("--steering", "ebpf")],
+    [("--queues", "0"), ("--queues", "129"), ("--flows", "3"), ("--steering", "abpf")],
 )
 def test_wrong_usage_is_said_before_anything_happens(arguments: tuple[str, str]) -> None:
     done = demo(*arguments)

@@ -348,7 +348,6 @@ def test_the_group_of_the_socket_file(folder: Path) -> None:
         (["--connect", "x" * 108], 2, "is too long for a socket"),
         (["--fd", "77"], 1, "fd 77 is no socket to serve on: Bad file descriptor"),
         (["--fd", "0"], 1, "fd 0 is no socket to serve on"),
-        (["--socket-path", "s", "--steering", "ebpf"], 1, "this build has no steering by ebpf"),
         (["--socket-path", "s", "--admin", "no/a"], 1, "cannot listen at no/a"),
     ],
 )
@@ -381,6 +380,14 @@ def test_what_fails_at_start(folder: Path, words: list[str], status: int, messag
         (["--fd", "3", "--no-features", "mqq"], "there is no feature 'mqq'; did you mean 'mq'?"),
         (["--fd", "3", "--compat", "lenient"], "there is no compat switch 'lenient'"),
         (["--fd", "3", "--steering", "softwar"], "did you mean 'software'?"),
+        (
+            ["--fd", "3", "--steering", "ebpf", "--steering-program", "o"],
+            "steering ebpf and steering-program exclude each other",
+        ),
+        (["--fd", "3", "--steering", "software", "--bpf-fds", "4,5"], "has no use for bpf-fds"),
+        (["--fd", "3", "--bpf-fds", "4"], "'4' is not two file descriptors"),
+        (["--fd", "3", "--bpf-fds", "4,3"], "fd 3 is used by net0 already"),
+        (["--fd", "3", "--port", "null", "--bpf-fds", "4,5"], "bpf-fds is for the host port tap"),
         (["--fd", "3", "--queue-num-unit", "rings"], "is none of pairs, vrings"),
         (["--fd", "3", "--port", "pair"], "is none of tap, pair:FD,FD…, null and null:endless"),
         (["--fd", "3", "--tap", "x" * 16], "is too long for an interface"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvnet.daemon.config import load
-from pyvnet.daemon.options import Port
+from pyvnet.daemon.readers import Port
 from pyvnet.datapath.config import EngineConfig
 from pyvnet.errors import UsageError
 from pyvnet.spec.features import Feature

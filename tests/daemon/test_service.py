@@ -13,7 +13,8 @@ import pytest
 from pyvnet import Driver
 from pyvnet.daemon import logs
 from pyvnet.daemon.config import ServiceOptions
-from pyvnet.daemon.options import DeviceOptions, Port
+from pyvnet.daemon.options import DeviceOptions
+from pyvnet.daemon.readers import Port
 from pyvnet.daemon.service import Service
 
 

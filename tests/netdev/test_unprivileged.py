@@ -159,11 +159,10 @@ def test_the_probe_tells_a_user_what_he_lacks() -> None:
 device_node(0o666); drop_privileges()
 assert not any(finding.available for finding in host.capabilities().values())
 assert "grant it" in host.capabilities()["cap_net_admin"].cure
-print(host.bpf().reason, "-", host.bpf().cure)
 answers = probe._probe_here()
 assert answers["private_tap"] == answers["multi_queue"] == {"available": True}, answers
 """
-    assert run(script) == ["Operation not permitted - run as root or with CAP_BPF and CAP_PERFMON"]
+    assert run(script) == []
 
 
 def test_the_probe_without_a_device_node() -> None:

@@ -24,7 +24,7 @@ import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pyvnet.daemon.options import nearest
+from pyvnet.daemon.readers import nearest
 from pyvnet.errors import PyvnetError, UsageError
 
 if TYPE_CHECKING:
@@ -41,8 +41,12 @@ COMMANDS: Final = {
     "status": "status [DEVICE]",
     "link": "link up|down [DEVICE]",
     "announce": "announce [DEVICE]",
+    "steering-program": "steering-program OBJ|none [DEVICE]",
     "help": "help",
 }
+
+_ARGUMENTS: Final = {"link": "state", "steering-program": "program"}  # what comes before DEVICE
+NO_PROGRAM: Final = "none"
 
 
 class Service(Protocol):
@@ -56,6 +60,9 @@ class Service(Protocol):
 
     def announce(self, device: str | None) -> dict[str, Any]:
         """Let the guest announce itself."""
+
+    def set_steering_program(self, device: str | None, program: str | None) -> dict[str, Any]:
+        """Attach a program of the operator's, or detach it."""
 
 
 class AdminServer:
@@ -133,6 +140,12 @@ class AdminServer:
                 return self._service.set_link(device, up=state == "up")
             case "announce":
                 return self._service.announce(device)
+            case "steering-program":
+                program = request.get("program")
+                if not program:
+                    raise UsageError(f"usage: {COMMANDS['steering-program']}")
+                chosen = None if program == NO_PROGRAM else program
+                return self._service.set_steering_program(device, chosen)
             case "help":
                 return {"commands": list(COMMANDS.values())}
             case other:
@@ -140,7 +153,7 @@ class AdminServer:
 
 
 def parse(line: bytes) -> dict[str, str]:
-    """Take a request apart: ``command``, and ``state`` and ``device`` if given.
+    """Take a request apart: ``command``, and ``state``, ``program`` and ``device`` if given.
 
     Raises:
         UsageError: it is none.
@@ -154,7 +167,8 @@ def parse(line: bytes) -> dict[str, str]:
     words = text.split()
     if not words:
         raise UsageError("an empty line is no request; help lists the commands")
-    keys = ("command", "state", "device") if words[0] == "link" else ("command", "device")
+    argument = _ARGUMENTS.get(words[0])
+    keys = ("command", "device") if argument is None else ("command", argument, "device")
     if len(words) > len(keys):
         raise UsageError(f"usage: {COMMANDS.get(words[0], 'COMMAND [DEVICE]')}")
     return dict(zip(keys, words, strict=False))
@@ -166,7 +180,7 @@ def _from_json(text: str) -> dict[str, str]:
     except (ValueError, RecursionError):
         raise UsageError("that is not JSON") from None
     for key, value in request.items():
-        if key not in {"command", "state", "device"}:
+        if key not in {"command", "device", *_ARGUMENTS.values()}:
             raise UsageError(f"unknown key {key!r} in a request")
         if not isinstance(value, str):
             raise UsageError(f"{key} must be a string")

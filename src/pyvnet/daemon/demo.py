@@ -139,6 +139,7 @@ class Result:
     host_port: str
     steering: str
     reason: str | None = None
+    steering_reason: str | None = None  # why it is software and nothing better
     flows: int = 0
     frames: int = 0
     verified: int = 0
@@ -179,6 +180,7 @@ class Result:
             "drops": self.drops,
             "flows": self.flows,
             **({"reason": self.reason} if self.reason else {}),
+            **({"steering_reason": self.steering_reason} if self.steering_reason else {}),
             **({"examples": self.examples} if self.examples else {}),
         }
 
@@ -265,14 +267,18 @@ def open_port(queues: int) -> tuple[Tap | Pair, str | None]:
     return Pair(queues=queues), reason
 
 
-async def run(queues: int, flows: int, *, break_key: bool = False) -> Result:
+async def run(
+    queues: int, flows: int, *, steering: str = "auto", break_key: bool = False
+) -> Result:
     """Run the proof; raises HostError if not even the fallback can be set up.
+
+    ``steering`` is whom to ask for; the result says who it was.
 
     Moves the calling thread to a network namespace of its own: run it in a
     process (or thread) made for it.
     """
     netdev, reason = open_port(queues)
-    async with Device(netdev=netdev) as device, device.driver() as driver:
+    async with Device(netdev=netdev, steering=steering) as device, device.driver() as driver:
         await driver.negotiate(_FEATURES)
         config = RssConfig(
             hash_types=ALL_HASH_TYPES,
@@ -281,7 +287,14 @@ async def run(queues: int, flows: int, *, break_key: bool = False) -> Result:
             max_tx_vq=queues,
         )
         await driver.ctrl.rss_config(config)
-        result = Result(netdev.kind, device.steering_owner, reason, flows, queues=[0] * queues)
+        result = Result(
+            netdev.kind,
+            device.steering_owner,
+            reason,
+            _why_software(device, steering),
+            flows,
+            queues=[0] * queues,
+        )
         judge = Judge(config, broken_key() if break_key else VERIFICATION_KEY, result)
         while (early := driver.receive_nowait()) is not None:
             judge.take_early(early)
@@ -295,6 +308,15 @@ async def run(queues: int, flows: int, *, break_key: bool = False) -> Result:
         finally:
             source.close()
     return result
+
+
+def _why_software(device: Device, asked: str) -> str | None:
+    """Why not who was asked for, or what is best; None where that is so, or was not wanted."""
+    shown = device.status()["steering"]
+    if shown["owner"] != "software" or asked == "software":
+        return None
+    wanted = "ebpf" if asked == "auto" else asked
+    return f"{wanted}: {shown['owners'][wanted]['reason']}"
 
 
 async def _collect(

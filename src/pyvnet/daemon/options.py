@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What one served device can be told: one table for the command line and the file.
 
-Each option has one reader, from text to value.  A configuration file writes the
+Each option has one reader (``readers``), from text to value.  A configuration file writes the
 same options as TOML keys; a number or a list there is turned into the text that
 the command line would take, once its type is right.  ``problems()`` judges what
 no option can judge on its own.
@@ -9,10 +9,10 @@ no option can judge on its own.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pyvnet.daemon import readers
 from pyvnet.datapath.config import (
     DEFAULT_POLL_US,
     IO_METHODS,
@@ -26,15 +26,13 @@ from pyvnet.spec.features import NO_FEATURES, Feature
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pyvnet.daemon.readers import Port
+
 MAX_PAIRS: Final = 127  # as many as vhost-user can number
 DEFAULT_PAIRS: Final = 4
-STEERING_NOW: Final = ("auto", "software")
-STEERING_LATER: Final = ("ebpf", "kernel-hash")
+STEERING: Final = ("auto", "software", "ebpf", "kernel-hash")
 _MTU_MIN: Final = 68  # VIRTIO_NET_F_MTU: the least a device may offer
 _MTU_MAX: Final = 65521  # the most a tap takes
-_IFNAME_MAX: Final = 15
-_MAC_BYTES: Final = 6
-_DIGITS: Final = 12  # more of them are no number anybody means
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +57,8 @@ class DeviceOptions:
     features: Feature | None = None
     no_features: Feature = NO_FEATURES
     steering: str = "auto"
+    steering_program: str | None = None
+    bpf_fds: tuple[int, ...] | None = None
     queue_num_unit: Literal["pairs", "vrings"] = "pairs"
     compat: tuple[str, ...] = ()
     workers: int | None = None
@@ -106,6 +106,7 @@ class DeviceOptions:
             yield other, f"{_dashed(key)} is for the host port tap"
             clash = self.tap_fds is not None and key != "tap_fds"
             yield clash, f"{_dashed(key)} and tap-fds exclude each other"
+        yield from self._steering_rules()
         if self.port_fds:
             few = len(self.port_fds) > self.pairs
             yield few, f"{len(self.port_fds)} file descriptors for {self.pairs} queue pairs"
@@ -114,17 +115,24 @@ class DeviceOptions:
         unusable = forbidden_cpus(self.worker_cpus)
         yield bool(unusable), unusable
 
+    def _steering_rules(self) -> Iterable[tuple[bool, str]]:
+        """One owner at a time, so two that were asked for are a contradiction (U-45)."""
+        other = self.port is not None and self.port.kind != "tap"
+        for key in ("steering_program", "bpf_fds"):
+            given = getattr(self, key) is not None
+            yield given and other, f"{_dashed(key)} is for the host port tap"
+        program = self.steering_program is not None
+        named = f"steering {self.steering}"
+        yield (
+            program and self.steering != "auto",
+            f"{named} and steering-program exclude each other",
+        )
+        handed = self.bpf_fds is not None
+        without = self.steering not in {"auto", "ebpf"}
+        yield handed and without, f"{named} has no use for bpf-fds"
+
 
 _TAP_KEYS: Final = ("tap", "tap_persist", "tap_fds", "netns", "bridge")
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """The host port: its fds where it is made of some; a null port may be an endless source."""
-
-    kind: Literal["tap", "pair", "null"]
-    fds: tuple[int, ...] = ()
-    endless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,175 +188,88 @@ def _toml(value: object) -> str:
     return repr(value)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, or nothing where no known word is close."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-# Readers.
-
-
-def _text(text: str) -> str:
-    if not text or "\0" in text:
-        raise ValueError("it is empty" if not text else "it holds a zero byte")
-    return text
-
-
-def _interface(text: str) -> str:
-    if len(_text(text).encode()) > _IFNAME_MAX:
-        raise ValueError(f"{text!r} is too long for an interface: {_IFNAME_MAX} bytes at most")
-    return text
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        plain = text.isascii() and text.isdigit() and len(text) < _DIGITS
-        if not plain or not low <= int(text) <= high:
-            raise ValueError(f"{text!r} is not a number from {low} to {high}")
-        return int(text)
-
-    return read
-
-
-_fd: Final = _number(0, 2**20)
-_cpu: Final = _number(0, 8191)
-
-
-def _fds(text: str) -> tuple[int, ...]:
-    fds = tuple(_fd(part.strip()) for part in text.split(","))
-    if len(set(fds)) != len(fds):
-        raise ValueError(f"{text!r} names a file descriptor twice")
-    return fds
-
-
-def _cpus(text: str) -> tuple[int, ...]:
-    """As taskset(1) has them: numbers and ranges."""
-    cpus: list[int] = []
-    for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        first = _cpu(low)
-        last = _cpu(high) if dash else first
-        if last < first:
-            raise ValueError(f"{part.strip()!r} is a range that goes down")
-        cpus.extend(range(first, last + 1))
-    return tuple(cpus)
-
-
-def _octal(text: str) -> int:
-    digits = text.removeprefix("0o")
-    if not digits or set(digits) - set("01234567") or int(digits, 8) > 0o777:
-        raise ValueError(f"{text!r} is not an octal mode such as 0660")
-    return int(digits, 8)
-
-
-def _mac(text: str) -> bytes:
-    parts = text.replace("-", ":").split(":")
-    try:
-        mac = bytes(int(part, 16) for part in parts if len(part) == 2)
-    except ValueError:
-        mac = b""
-    if len(mac) != _MAC_BYTES or len(parts) != _MAC_BYTES:
-        raise ValueError(f"{text!r} is not a MAC address such as 02:00:00:00:00:01")
-    if mac[0] & 1 or not any(mac):
-        raise ValueError(f"{text!r} is not a unicast address")
-    return mac
-
-
-def _words(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
-    names = list(known)
-    words = [word.strip().lower() for word in text.split(",") if word.strip()]
-    for word in words:
-        if word not in names:
-            raise ValueError(f"there is no {what} {word!r}{nearest(word, names)}")
-    return tuple(words)
-
-
-def _features(text: str) -> Feature:
-    known = {name.lower(): bit for name, bit in Feature.__members__.items()}
-    features = NO_FEATURES
-    for word in _words(text, known, "feature"):
-        features |= known[word]
-    return features
-
-
-def _compat(text: str) -> tuple[str, ...]:
-    return _words(text, sorted(COMPAT_SWITCHES), "compat switch")
-
-
-def _choice(*choices: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"{text!r} is none of {', '.join(choices)}{nearest(text, choices)}")
-        return text
-
-    return read
-
-
-def _port(text: str) -> Port:
-    kind, colon, rest = text.partition(":")
-    if kind == "pair" and colon:
-        return Port("pair", _fds(rest))
-    if text == "tap":
-        return Port("tap")
-    if text == "null":
-        return Port("null")
-    if text == "null:endless":
-        return Port("null", endless=True)
-    raise ValueError(f"{text!r} is none of tap, pair:FD,FD…, null and null:endless")
-
-
 _flag: Final = bool
 
 SOCKETS: Final = (
-    Option("socket-path", _text, "PATH", "listen here for a front-end"),
-    Option("fd", _fd, "N", "serve on this socket, listening or connected", (int,)),
-    Option("connect", _text, "PATH", "connect to a front-end that listens here, again and again"),
-    Option("socket-mode", _octal, "OCTAL", "mode of the socket file"),
-    Option("socket-group", _text, "NAME", "group of the socket file"),
+    Option("socket-path", readers.some_text, "PATH", "listen here for a front-end"),
+    Option("fd", readers.fd, "N", "serve on this socket, listening or connected", (int,)),
+    Option(
+        "connect",
+        readers.some_text,
+        "PATH",
+        "connect to a front-end that listens here, again and again",
+    ),
+    Option("socket-mode", readers.octal, "OCTAL", "mode of the socket file"),
+    Option("socket-group", readers.some_text, "NAME", "group of the socket file"),
 )
 HOST_PORT: Final = (
-    Option("tap", _interface, "NAME", "attach to this tap if it exists and fits, else create it"),
+    Option(
+        "tap", readers.interface, "NAME", "attach to this tap if it exists and fits, else create it"
+    ),
     Option(
         *("tap-persist", _flag, "", "a tap created here stays at exit"), types=(bool,), flag=True
     ),
-    Option(*("tap-fds", _fds, "N,N…", "tap queues that are open already"), types=(), elements=int),
-    Option("netns", _text, "NAME", "network namespace the tap is in"),
-    Option("bridge", _interface, "NAME", "make the tap a port of this bridge"),
-    Option("port", _port, "KIND", "tap (default), pair:FD,FD…, null or null:endless"),
+    Option(
+        *("tap-fds", readers.fds, "N,N…", "tap queues that are open already"),
+        types=(),
+        elements=int,
+    ),
+    Option("netns", readers.some_text, "NAME", "network namespace the tap is in"),
+    Option("bridge", readers.interface, "NAME", "make the tap a port of this bridge"),
+    Option("port", readers.port, "KIND", "tap (default), pair:FD,FD…, null or null:endless"),
 )
 DEVICE: Final = (
-    Option("name", _text, "NAME", "what logs and status call the device (net0)"),
-    Option("queues", _number(1, MAX_PAIRS), "N", "queue pairs (4); advised: 2 × vCPU", (int,)),
-    Option("mac", _mac, "MAC", "the device's address (default: random)"),
-    Option("mtu", _number(_MTU_MIN, _MTU_MAX), "N", "MTU of tap and device, in bytes", (int,)),
-    Option("features", _features, "LIST", "offer these and no others", elements=str),
-    Option("no-features", _features, "LIST", "do not offer these", elements=str),
+    Option("name", readers.some_text, "NAME", "what logs and status call the device (net0)"),
     Option(
-        *("steering", _choice(*STEERING_NOW, *STEERING_LATER), "OWNER"),
-        "who chooses the receive queue: auto, software, ebpf or kernel-hash",
+        "queues", readers.number(1, MAX_PAIRS), "N", "queue pairs (4); advised: 2 × vCPU", (int,)
+    ),
+    Option("mac", readers.mac, "MAC", "the device's address (default: random)"),
+    Option(
+        "mtu", readers.number(_MTU_MIN, _MTU_MAX), "N", "MTU of tap and device, in bytes", (int,)
+    ),
+    Option("features", readers.features, "LIST", "offer these and no others", elements=str),
+    Option("no-features", readers.features, "LIST", "do not offer these", elements=str),
+    Option(
+        *("steering", readers.choice(*STEERING), "OWNER"),
+        "who puts frames on their receive queue under RSS: auto, software, ebpf or kernel-hash",
     ),
     Option(
-        *("queue-num-unit", _choice("pairs", "vrings"), "UNIT"),
+        "steering-program",
+        readers.some_text,
+        "OBJ",
+        "a program of your own steers; RSS is refused then",
+    ),
+    Option(
+        *(
+            "bpf-fds",
+            readers.two_fds,
+            "P,M",
+            "the steering program and its map, loaded by somebody else",
+        ),
+        types=(),
+        elements=int,
+    ),
+    Option(
+        *("queue-num-unit", readers.choice("pairs", "vrings"), "UNIT"),
         "what the front-end counts queues in: pairs (QEMU, DPDK) or vrings (crosvm, rust-vmm)",
     ),
-    Option("compat", _compat, "LIST", ", ".join(sorted(COMPAT_SWITCHES)), elements=str),
+    Option("compat", readers.compat, "LIST", ", ".join(sorted(COMPAT_SWITCHES)), elements=str),
 )
 ENGINE: Final = (
-    Option("workers", _number(1, MAX_PAIRS), "N", "threads (default: one per pair)", (int,)),
+    Option("workers", readers.number(1, MAX_PAIRS), "N", "threads (default: one per pair)", (int,)),
     Option(
-        *("worker-cpus", _cpus, "LIST", "CPUs they run on, round robin, such as 2,3 or 2-5"),
+        *("worker-cpus", readers.cpus, "LIST", "CPUs they run on, round robin, such as 2,3 or 2-5"),
         types=(int, str),
         elements=int,
     ),
     Option(
-        *("poll-us", _number(0, POLL_US_MAX), "N"),
+        *("poll-us", readers.number(0, POLL_US_MAX), "N"),
         f"look for work so long before sleeping ({DEFAULT_POLL_US}); a large number is busy"
         " polling, a core for each worker",
         (int,),
     ),
     Option(
-        *("io", _choice(*IO_METHODS), "METHOD"),
+        *("io", readers.choice(*IO_METHODS), "METHOD"),
         "read and write frames by plain calls, in batches by uring, or auto (default)",
     ),
     Option(

@@ -14,9 +14,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.daemon import logs, server, sockets
-from pyvnet.daemon.options import STEERING_LATER, DeviceOptions
 from pyvnet.device.settings import IMPLEMENTED
-from pyvnet.errors import HostError, PyvnetError, UsageError
+from pyvnet.errors import PyvnetError, UsageError
 from pyvnet.netdev import NetDevice, Null, PairFds, Tap, TapFds
 from pyvnet.runtime import Device
 from pyvnet.spec.features import NO_FEATURES, Feature, feature_names, missing_dependencies
@@ -24,6 +23,8 @@ from pyvnet.transport.vhost_user.connection import MESSAGE_FDS, Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pyvnet.daemon.options import DeviceOptions
 
 _log = logging.getLogger("pyvnet")
 
@@ -34,9 +35,9 @@ _USO: Final = Feature.GUEST_USO4 | Feature.GUEST_USO6 | Feature.HOST_USO
 _FDS_PER_RING: Final = 6  # kick, call and err: the session's and the engine's own
 _FDS_PER_PORT_QUEUE: Final = 2
 _FDS_PER_WORKER: Final = 3  # epoll, wake and io_uring
-# Listener, connection, back-end channel, controlq's kick, engine events, namespace, carrier;
-# fds of a message under way, and of memory regions.
-_FDS_PER_DEVICE: Final = 7 + MESSAGE_FDS + 8
+# Listener, connection, back-end channel, controlq's kick, engine events, namespace, carrier,
+# steering program, its map, a program under way; fds of a message under way, and of memory regions.
+_FDS_PER_DEVICE: Final = 10 + MESSAGE_FDS + 8
 
 
 class ServedDevice:
@@ -90,6 +91,9 @@ class ServedDevice:
             mac=options.mac,
             workers=options.workers,
             engine_config=options.engine_config,
+            steering=options.steering,
+            steering_program=options.steering_program,
+            bpf_fds=options.bpf_fds,
             compat=options.compat,
             mtu=options.mtu if features & Feature.MTU else None,
             relaxed_dependencies=True,
@@ -141,6 +145,15 @@ class ServedDevice:
             netdev.set_carrier(on=up)
         _log.info("the operator plugged the cable %s", "in" if up else "out")
         return {"device": self.name, "plugged": up, "carrier": self._carrier}
+
+    def set_steering_program(self, program: str | None) -> dict[str, Any]:
+        """A program of the operator's steers from now on; None: as without one again."""
+        device = self._running()
+        if program is None:
+            device.detach_steering_program()
+        else:
+            device.attach_steering_program(program)
+        return {"device": self.name, "steering": device.steering_owner}
 
     def announce(self) -> dict[str, Any]:
         """Ask the driver to announce its addresses."""
@@ -200,16 +213,7 @@ def make_port(options: DeviceOptions) -> NetDevice:
 
 
 def offer(options: DeviceOptions) -> Feature:
-    """The features to offer; MTU with one that is given, unless told otherwise.
-
-    Raises:
-        HostError: a steering owner this build has not got.
-    """
-    if options.steering in STEERING_LATER:
-        raise HostError(
-            f"this build has no steering by {options.steering}",
-            cure="take software, which gives the same answers",
-        )
+    """The features to offer; MTU with one that is given, unless told otherwise."""
     if options.features is not None:
         chosen = _without(options.features | Feature.VERSION_1, options.no_features)
     else:

@@ -22,7 +22,7 @@ import uvloop
 from pyvnet.daemon import logs, sockets
 from pyvnet.daemon.admin import CLIENTS_MAX, SCHEMA, AdminServer
 from pyvnet.daemon.notify import notify
-from pyvnet.daemon.options import nearest
+from pyvnet.daemon.readers import nearest
 from pyvnet.daemon.served import ServedDevice, close_all
 from pyvnet.errors import HostError, PyvnetError, UsageError
 from pyvnet.netdev.limits import raise_open_files
@@ -190,6 +190,12 @@ class Service:
         found = self._find(device)
         with logs.about(found.name):
             return found.announce()
+
+    def set_steering_program(self, device: str | None, program: str | None) -> dict[str, Any]:
+        """Attach a program of the operator's to a device's tap, or detach it."""
+        found = self._find(device)
+        with logs.about(found.name):
+            return found.set_steering_program(program)
 
     def _find(self, name: str | None) -> ServedDevice:
         if name is None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyvnet.errors import HostError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,9 @@ def no(reason: str, cure: str) -> Finding:
 def refused(error: OSError, cure: str) -> Finding:
     """A thing the kernel just refused."""
     return no(os.strerror(error.errno or 0), cure)
+
+
+def because(error: HostError) -> Finding:
+    """A thing that failed."""
+    reason = f"{error.what}: {os.strerror(error.errno)}" if error.errno else error.what
+    return no(reason, error.cure)

@@ -1,22 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What this machine and this process may do, tap aside: CPU, BPF, privileges, limits.
-
-Whatever can be tried without trace is tried, because sysctls, capabilities and
-security modules together decide, and only the kernel knows the sum of them.
-"""
+"""What this machine and this process may do, tap and BPF aside: CPU, privileges, limits."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
 import re
 import resource
-import struct
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pyvnet.netdev.finding import YES, Finding, no, refused
+from pyvnet.netdev.finding import YES, Finding, no
 
 # linux/capability.h: what a backend, its helper or its eBPF programs may need.
 CAPABILITIES: Final = {
@@ -35,13 +27,6 @@ _CPU_FLAGS: Final = frozenset(
         *("pmull", "asimd", "sve", "sve2", "svepmull"),
     }
 )
-
-# Older than the table of system calls that all architectures share.
-_SYS_BPF: Final = {"x86_64": 321, "aarch64": 280}
-_BPF_PROG_LOAD: Final = 5
-_BPF_PROG_TYPE_SOCKET_FILTER: Final = 1
-# Two instructions: return 0.
-_TRIVIAL_PROGRAM: Final = struct.pack("<QQ", 0x00000000_000000B7, 0x00000000_00000095)
 
 
 def cpu_flags() -> list[str]:
@@ -74,38 +59,3 @@ def limits() -> dict[str, dict[str, int | None]]:
         }
         for name, number in names.items()
     }
-
-
-def bpf() -> Finding:
-    """Whether this process may load a program of the type that steers a tap."""
-    number = _SYS_BPF.get(os.uname().machine)
-    if number is None:
-        return no(f"unknown architecture {os.uname().machine}", "use x86-64 or aarch64")
-    program = ctypes.create_string_buffer(_TRIVIAL_PROGRAM, len(_TRIVIAL_PROGRAM))
-    licence = ctypes.create_string_buffer(b"GPL")
-    # union bpf_attr of BPF_PROG_LOAD: prog_type, insn_cnt, insns, license; the rest is 0.
-    attributes = ctypes.create_string_buffer(
-        struct.pack(
-            "=IIQQ",
-            _BPF_PROG_TYPE_SOCKET_FILTER,
-            len(_TRIVIAL_PROGRAM) // 8,
-            ctypes.addressof(program),
-            ctypes.addressof(licence),
-        ),
-        128,
-    )
-    fd, error = _syscall(number, _BPF_PROG_LOAD, ctypes.byref(attributes), len(attributes))
-    if fd >= 0:
-        os.close(fd)
-        return YES
-    if error == errno.ENOSYS:
-        return no("not in this kernel", "run a kernel with CONFIG_BPF_SYSCALL")
-    return refused(OSError(error, ""), "run as root or with CAP_BPF and CAP_PERFMON")
-
-
-def _syscall(number: int, *args: Any) -> tuple[int, int]:
-    """Return the result and, if it is negative, errno."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    result = int(libc.syscall(ctypes.c_long(number), *args))
-    return result, ctypes.get_errno() if result < 0 else 0

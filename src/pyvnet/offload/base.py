@@ -41,3 +41,19 @@ class Steerer(Protocol):
 
     def close(self) -> None:
         """Let go of the tap and of everything else; harmless to repeat, and never raises."""
+
+
+class SteeringProgram(Protocol):
+    """A program the operator brings."""
+
+    @property
+    def name(self) -> str:
+        """What status output calls it."""
+
+    def load(self) -> int:
+        """Load it; returns an fd that is the caller's to close.
+
+        Raises:
+            HostError: the host lacks what it takes.
+            UsageError: it is no such program.
+        """

@@ -19,8 +19,12 @@ from typing import TYPE_CHECKING, Any, Self
 from pyvnet.datapath.engine import MemoryLost, PortGone, RingBroken
 from pyvnet.datapath.memory import GuestMemory
 from pyvnet.datapath.native import DEFAULT, Native
-from pyvnet.datapath.stats import PairStats
-from pyvnet.device.device import DEFAULT_OFFER, DeviceSettings, VirtioNetDevice
+from pyvnet.device.device import (
+    DEFAULT_OFFER,
+    DeviceSettings,
+    SteeringOwner,
+    VirtioNetDevice,
+)
 from pyvnet.device.effects import (
     Activate,
     ConfigChanged,
@@ -34,11 +38,11 @@ from pyvnet.device.effects import (
 from pyvnet.device.settings import random_mac
 from pyvnet.driver.driver import Driver
 from pyvnet.errors import DriverError, FrontendError, HostError, PyvnetError, UsageError
-from pyvnet.runtime import report
 from pyvnet.runtime.control import ControlQueue
+from pyvnet.runtime.core import DeviceCore
 from pyvnet.runtime.notes import Notes
+from pyvnet.runtime.owners import SteeringRequest
 from pyvnet.runtime.parts import Parts, Plan
-from pyvnet.runtime.steering import SteeringRequest
 from pyvnet.spec.net_hdr import HDR_V1_SIZE
 from pyvnet.transport.inproc import InProcessTransport
 
@@ -46,13 +50,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pyvnet.datapath.config import EngineConfig
-    from pyvnet.datapath.engine import Engine
     from pyvnet.device.queue import ActiveQueue, QueueFds
     from pyvnet.device.state import DeviceState
     from pyvnet.device.transition import ControlTransition, Transition
     from pyvnet.netdev import NetDevice
-    from pyvnet.runtime.rings import Rings
-    from pyvnet.runtime.steering import Steering
+    from pyvnet.offload.base import SteeringProgram
     from pyvnet.spec.features import Feature
     from pyvnet.spec.transport import MemoryRegion, QueueSetup
     from pyvnet.transport.base import DeviceUser
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pyvnet")
 
 
-class Device:
+class Device(DeviceCore):
     """A virtio-net device on a host port.
 
     ::
@@ -78,13 +80,16 @@ class Device:
         engine_config: how they work: polling, io_uring, CPUs.
         steering: who steers frames to tap queues while the driver uses RSS: ``auto``,
             ``software``, ``ebpf`` or ``kernel-hash``; software where the host lacks it.
+        steering_program: one of your own, attached from the start (``attach_steering_program``).
+        bpf_fds: the device's steering program and its map, loaded by somebody with the
+            right to; they stay yours.
         native: another build of the engine (tests).
         settings: other fields of ``DeviceSettings``: ``mtu``, ``speed``, ``compat``, …
 
     Raises UsageError for impossible combinations, HostError from ``__aenter__``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per thing to decide
         self,
         *,
         netdev: NetDevice,
@@ -94,23 +99,22 @@ class Device:
         workers: int | None = None,
         engine_config: EngineConfig | None = None,
         steering: str = "auto",
+        steering_program: str | SteeringProgram | None = None,
+        bpf_fds: tuple[int, ...] | None = None,
         native: Native = DEFAULT,
         **settings: Any,
     ) -> None:
-        self._netdev = netdev
-        self._native = native
-        self._pairs = netdev.queues if queues is None else queues
-        if self._pairs > native.lib.VNET_MAX_PAIRS:
-            raise UsageError(f"{self._pairs} queue pairs; at most {native.lib.VNET_MAX_PAIRS}")
-        if netdev.queues > self._pairs:
-            raise UsageError(f"the host port has {netdev.queues} queues for {self._pairs} pairs")
+        pairs = netdev.queues if queues is None else queues
+        if pairs > native.lib.VNET_MAX_PAIRS:
+            raise UsageError(f"{pairs} queue pairs; at most {native.lib.VNET_MAX_PAIRS}")
+        if netdev.queues > pairs:
+            raise UsageError(f"the host port has {netdev.queues} queues for {pairs} pairs")
         settings["compat"] = frozenset(settings.get("compat", ()))
-        self._device = VirtioNetDevice(
-            DeviceSettings(self._pairs, mac or random_mac(), features, **settings)
+        request = SteeringRequest(steering, steering_program, bpf_fds)
+        super().__init__(
+            Plan(netdev, pairs, workers, engine_config, request, native),
+            VirtioNetDevice(DeviceSettings(pairs, mac or random_mac(), features, **settings)),
         )
-        request = SteeringRequest(steering)
-        self._plan = Plan(netdev, self._pairs, workers, engine_config, request, native)
-        self._open: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._user: DeviceUser | None = None
         self._notes = Notes()
@@ -123,6 +127,12 @@ class Device:
         self._loop = asyncio.get_running_loop()
         self._open = Parts.open(self._plan, self._control)
         self._loop.add_reader(self.engine.event_fd, self._on_engine_event)
+        if self._plan.steering.program is not None:
+            try:
+                self.attach_steering_program(self._plan.steering.program)
+            except PyvnetError:
+                self.close()
+                raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -141,57 +151,11 @@ class Device:
             opened, self._open = self._open, None
             opened.close()
 
-    @property
-    def engine(self) -> Engine:
-        """The data plane; raises UsageError outside ``async with``."""
-        return self._parts.engine
-
-    @property
-    def steering(self) -> Steering:
-        """Who steers; raises UsageError outside ``async with``."""
-        return self._parts.steering
-
-    @property
-    def _rings(self) -> Rings:
-        return self._parts.rings
-
-    @property
-    def _parts(self) -> Parts:
-        if self._open is None:
-            raise UsageError("the device is not open: use it in `async with`")
-        return self._open
-
-    @property
-    def device(self) -> VirtioNetDevice:
-        """The device model."""
-        return self._device
-
-    @property
-    def pairs(self) -> int:
-        """Queue pairs the device has."""
-        return self._pairs
-
-    @property
-    def netdev(self) -> NetDevice:
-        """The host port."""
-        return self._netdev
-
     # What users ask.
 
     def driver(self, **options: Any) -> Driver:
         """A driver in this process; ``options`` go to ``Driver``."""
         return Driver(InProcessTransport(self), **options)
-
-    def statistics(self, pair: int | None = None) -> PairStats:
-        """Counters of one queue pair, or of all together."""
-        if pair is not None:
-            return self.engine.statistics(pair)
-        return sum((self.engine.statistics(i) for i in range(self._pairs)), PairStats())
-
-    @property
-    def steering_owner(self) -> str:
-        """Who chooses the receive queue, as status output has it."""
-        return self.steering.owner(self._device.policy.mode)
 
     # What transports ask (transport/base.py).
 
@@ -236,7 +200,7 @@ class Device:
             if self._open is not None:
                 self.engine.clear_memory()
             return
-        with GuestMemory(regions, self._native) as memory:
+        with GuestMemory(regions, self._plan.native) as memory:
             self.engine.set_memory(memory)
 
     def start_queue(self, setup: QueueSetup, *, enabled: bool = True) -> None:
@@ -267,10 +231,10 @@ class Device:
 
     def send_to_port(self, frame: bytes) -> None:
         """Send one frame to the host's side of the wire."""
-        if self._netdev.kind == "null":
+        if self.netdev.kind == "null":
             return  # it swallows frames
         try:
-            os.writev(self._netdev.fds[0], [bytes(HDR_V1_SIZE), frame])
+            os.writev(self.netdev.fds[0], [bytes(HDR_V1_SIZE), frame])
         except OSError as error:
             raise HostError("cannot send a frame to the host port", error.errno) from error
 
@@ -286,9 +250,21 @@ class Device:
         self.perform(transition)
         return bool(transition.effects)
 
-    def status(self) -> dict[str, Any]:
-        """Plain JSON types: the device as status output shows it."""
-        return report.device(self)
+    def attach_steering_program(self, program: str | SteeringProgram) -> None:
+        """A program of the operator's chooses tap queues; RSS_CONFIG is answered ERR (U-45).
+
+        ``program`` is the path of an object, or something that loads one.  It stays until
+        it is detached or the device closes.  Raises HostError, with EBUSY where
+        RSS is active or such a program is attached; UsageError for what is no program.
+        """
+        transition = self._device.set_steering_owner(SteeringOwner.USER_PROGRAM)
+        self.steering.attach_program(program)
+        self.perform(transition)
+
+    def detach_steering_program(self) -> None:
+        """The kernel steers by itself again, and the driver may configure RSS."""
+        self.steering.detach_program()
+        self.perform(self._device.set_steering_owner(SteeringOwner.DEVICE))
 
     # State.
 

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pyvnet.datapath.engine import Engine
 from pyvnet.runtime.rings import Rings
-from pyvnet.runtime.steering import Steering, SteeringRequest
+from pyvnet.runtime.steering import Steering
 
 if TYPE_CHECKING:
     from pyvnet.datapath.config import EngineConfig
     from pyvnet.datapath.native import Native
     from pyvnet.netdev import NetDevice
     from pyvnet.runtime.control import ControlQueue
+    from pyvnet.runtime.owners import SteeringRequest
 
 
 class Plan(NamedTuple):
@@ -39,8 +41,9 @@ class Parts(NamedTuple):
     def open(cls, plan: Plan, control: ControlQueue) -> Self:
         """Open the host port and start the workers; on failure nothing is left behind."""
         netdev = plan.netdev
-        netdev.open()
-        try:
+        with ExitStack() as undo:
+            netdev.open()
+            undo.callback(netdev.close)
             engine = Engine(
                 pairs=plan.pairs,
                 port_type=netdev.kind,
@@ -49,10 +52,10 @@ class Parts(NamedTuple):
                 config=plan.engine_config,
                 native=plan.native,
             )
-        except BaseException:
-            netdev.close()
-            raise
-        return cls(netdev, engine, Rings(engine, control), Steering(engine, netdev, plan.steering))
+            undo.callback(engine.close)
+            steering = Steering(engine, netdev, plan.steering)
+            undo.pop_all()
+        return cls(netdev, engine, Rings(engine, control), steering)
 
     def close(self) -> None:
         """Join the workers, let the kernel steer as before, close the host port."""

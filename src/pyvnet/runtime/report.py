@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from pyvnet.datapath.engine import Engine
     from pyvnet.device.steering import Policy
-    from pyvnet.runtime.device import Device
+    from pyvnet.runtime.core import DeviceCore
 
 
-def device(host: Device) -> dict[str, Any]:
+def device(host: DeviceCore) -> dict[str, Any]:
     """Everything about one device; counters are since its start."""
     model = host.device
     config = NetConfig.unpack(model.read_config(0, 28))
@@ -73,7 +73,7 @@ def engine(of: Engine) -> dict[str, Any]:
     }
 
 
-def _steering(host: Device, policy: Policy) -> dict[str, Any]:
+def _steering(host: DeviceCore, policy: Policy) -> dict[str, Any]:
     state = host.device.state.steering
     return {
         **host.steering.status(policy.mode),

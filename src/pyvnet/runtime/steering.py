@@ -24,14 +24,21 @@ Theory of operation
 
 from __future__ import annotations
 
+import errno
 import logging
-from dataclasses import dataclass, replace
+import os
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pyvnet.datapath.policy import Policy
 from pyvnet.device.steering import SteeringMode
-from pyvnet.errors import HostError, UsageError
-from pyvnet.netdev.finding import YES, Finding, no
+from pyvnet.errors import HostError
+from pyvnet.netdev import tun_uapi
+from pyvnet.netdev.finding import because
+from pyvnet.offload.ebpf import attach
+from pyvnet.offload.user_program import UserProgram
+from pyvnet.runtime.owners import AUTO, AUTOMATIC, OWNERS, SOFTWARE, USER_PROGRAM, choose
 from pyvnet.spec.rss import ALL_HASH_TYPES, MAX_TABLE_LENGTH, VERIFICATION_KEY
 
 if TYPE_CHECKING:
@@ -40,33 +47,10 @@ if TYPE_CHECKING:
     from pyvnet.datapath.engine import Engine
     from pyvnet.device.steering import Policy as DevicePolicy
     from pyvnet.netdev import NetDevice
-    from pyvnet.offload.base import Steerer
+    from pyvnet.offload.base import Steerer, SteeringProgram
+    from pyvnet.runtime.owners import SteeringRequest
 
 _log = logging.getLogger("pyvnet")
-
-AUTOMATIC: Final = "kernel-auto"
-SOFTWARE: Final = "software"
-USER_PROGRAM: Final = "user-program"
-OWNERS: Final = (AUTOMATIC, SOFTWARE, "ebpf", "kernel-hash", USER_PROGRAM)
-ASKED: Final = ("auto", SOFTWARE, "ebpf", "kernel-hash")
-_LATER: Final = no("not in this version", "use software steering, which gives the same answers")
-_ALWAYS: Final = {AUTOMATIC: YES, SOFTWARE: YES}
-_BY_NAME: Final = ("ebpf", "kernel-hash")  # steerers that can be asked for
-
-
-@dataclass(frozen=True, slots=True)
-class SteeringRequest:
-    """What the operator wants; raises UsageError for what nobody can ask for.
-
-    ``asked`` is ``auto``, or the owner wanted while RSS is the mode.
-    """
-
-    asked: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
-        if self.asked not in ASKED:
-            raise UsageError(f"steering {self.asked!r} is none of {', '.join(ASKED)}")
 
 
 class Steering:
@@ -81,29 +65,86 @@ class Steering:
     def __init__(self, engine: Engine, netdev: NetDevice, request: SteeringRequest) -> None:
         self._engine = engine
         self._native = engine.native
-        self._ports = netdev.queues
+        self._netdev = netdev
         self._attached = 1  # host port queues, from 0: as the engine begins
         self._asked = request.asked
-        self._steerer: Steerer | None = None
-        self._findings: dict[str, Finding] = {**_ALWAYS, **dict.fromkeys(_BY_NAME, _LATER)}
         self._told: _Told | None = None  # what the steerer steers by; None: nothing
+        self._program: SteeringProgram | None = None
+        self._let_kernel_steer()
+        self._steerer, self._findings = choose(request, netdev, self._native)
+        if self._steerer is None and netdev.kind == "tap" and netdev.queues > 1:
+            self._say_why(request.asked)
+
+    def _let_kernel_steer(self) -> None:
+        """Detach what may be attached to the tap: the kernel does not say whether anything is."""
+        if self._netdev.kind == "tap":
+            with suppress(OSError):  # a kernel too old for programs, or a tap that is gone
+                tun_uapi.set_steering_program(self._netdev.fds[0], -1)
+
+    def _say_why(self, asked: str) -> None:
+        """Once, if somebody might have expected another owner than software."""
+        for name in (asked,) if asked != AUTO else ("ebpf",):
+            finding = self._findings[name]
+            if asked != SOFTWARE:
+                said = f"{finding.reason}; {finding.cure}" if finding.cure else finding.reason
+                level = logging.INFO if asked == AUTO else logging.WARNING
+                _log.log(level, "steering by software instead of %s: %s", name, said)
 
     def close(self) -> None:
         """Let the tap go; the engine runs no more.  Harmless twice."""
         steerer, self._steerer = self._steerer, None
         if steerer is not None:
             steerer.close()
+        self.detach_program()
 
     def owner(self, mode: SteeringMode) -> str:
         """Who chooses the tap queue under a mode: one of ``OWNERS``."""
+        if self._program is not None:
+            return USER_PROGRAM
         if mode is SteeringMode.AUTOMATIC:
             return AUTOMATIC
         return SOFTWARE if self._steerer is None else self._steerer.owner
 
     def status(self, mode: SteeringMode) -> dict[str, Any]:
         """For status output: who was asked for, who it is, and why nobody else."""
-        owners = {name: self._findings[name].as_json() for name in OWNERS if name in self._findings}
-        return {"owner": self.owner(mode), "asked": self._asked, "owners": owners}
+        owners = {name: self._findings[name].as_json() for name in OWNERS}
+        program = {} if self._program is None else {"program": self._program.name}
+        return {"owner": self.owner(mode), "asked": self._asked, **program, "owners": owners}
+
+    def attach_program(self, program: str | SteeringProgram) -> None:
+        """Let a program of the operator's choose tap queues in automatic mode (U-45).
+
+        The caller sees to it that RSS is not the mode and cannot become it.
+
+        Raises:
+            HostError: one is attached already (EBUSY), the host port is no tap, it
+                cannot be loaded, or the tap does not take it.
+            UsageError: it is no such program.
+        """
+        if self._program is not None:
+            raise HostError(
+                f"the steering program {self._program.name} is attached",
+                errno.EBUSY,
+                "detach it first",
+            )
+        finding = self._findings[USER_PROGRAM]
+        if not finding.available:
+            raise HostError(finding.reason, cure=finding.cure)
+        chosen = UserProgram(program) if isinstance(program, str) else program
+        fd = chosen.load()
+        try:
+            attach(self._netdev.fds[0], fd)
+        finally:
+            os.close(fd)
+        self._program = chosen
+        _log.info("the steering program %s chooses the tap queues; RSS is refused", chosen.name)
+
+    def detach_program(self) -> None:
+        """Take the operator's program off; harmless when there is none."""
+        program, self._program = self._program, None
+        if program is not None:
+            self._let_kernel_steer()
+            _log.info("the steering program %s is detached", program.name)
 
     def apply(self, policy: DevicePolicy, *, running: bool) -> None:
         """Let everyone go over to a policy; on return no frame is decided by the old one.
@@ -111,9 +152,10 @@ class Steering:
         ``running``: some ring runs, so that frames can be lost.  Raises HostError
         if a host port queue cannot be attached, with the old policy in force.
         """
-        wanted = min(policy.port_queues, self._ports)
+        wanted = min(policy.port_queues, self._netdev.queues)
         with Policy.compile(policy, self._native) as compiled:
-            if running and wanted < self._attached and self._steerer is not None:
+            steers = self._steerer is not None and self._program is None
+            if running and wanted < self._attached and steers:
                 self._shrink(policy, compiled)
             else:
                 self._engine.set_policy(compiled)
@@ -128,7 +170,7 @@ class Steering:
         if policy.mode is SteeringMode.RSS:
             self._steer(policy, compiled)
         else:
-            self._spread(min(policy.port_queues, self._ports))
+            self._spread(min(policy.port_queues, self._netdev.queues))
         self._ask(lambda steerer: steerer.settle())
         # Nothing is attached now and the offloads are told: it cannot be refused.
         self._engine.set_policy(compiled)
@@ -172,9 +214,8 @@ class Steering:
         if steerer is None:
             return
         steerer.close()
-        self._findings[steerer.owner] = no(error.what, error.cure)
-        level = logging.INFO if self._asked == "auto" else logging.WARNING
-        _log.log(level, "steering by software instead of %s: %s", steerer.owner, error)
+        self._findings[steerer.owner] = because(error)
+        self._say_why(steerer.owner)
 
 
 class _Told(NamedTuple):

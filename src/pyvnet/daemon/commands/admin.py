@@ -8,9 +8,10 @@ or the device.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyvnet.daemon.admin import COMMANDS, parse
+from pyvnet.daemon.admin import COMMANDS, NO_PROGRAM, parse
 from pyvnet.daemon.admin_client import ask
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer; returns the exit status."""
-    result = ask(args.path, parse(" ".join(args.words).encode()))
+    request = parse(" ".join(args.words).encode())
+    if request.get("program", NO_PROGRAM) != NO_PROGRAM:
+        # The service may be in another directory.
+        request["program"] = str(Path(request["program"]).absolute())
+    result = ask(args.path, request)
     if args.json:
         print(json.dumps(result))
         return 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +22,9 @@ from pyvnet.datapath.engine import Engine
 from pyvnet.device.settings import DEFAULT_OFFER, DEFAULT_QUEUE_SIZE
 from pyvnet.errors import HostError
 from pyvnet.netdev import Null, host, probe
-from pyvnet.netdev.finding import YES, Finding, no
+from pyvnet.netdev.finding import YES, Finding, because, no
 from pyvnet.netdev.tun_uapi import MAX_QUEUES
+from pyvnet.offload import bpf, program
 from pyvnet.spec.features import Feature
 from pyvnet.spec.net_hdr import HDR_HASH_SIZE, HDR_V1_SIZE
 from pyvnet.spec.rss import ALL_HASH_TYPES, MAX_KEY_SIZE, MAX_TABLE_LENGTH, HashType
@@ -33,18 +35,11 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "pyvnet/1"
 
-_LATER: Final = no("not in this version", "use software steering, which gives the same answers")
 _NO_CREATE: Final = no(
     "CAP_NET_ADMIN is missing",
     "run as root, or let root make it: `ip tuntap add NAME mode tap multi_queue user USER`",
 )
-_STEERING: Final = {
-    "kernel-auto": YES,
-    "software": YES,
-    "ebpf": _LATER,
-    "kernel-hash": _LATER,
-    "user-program": no("not in this version", "let the driver configure RSS"),
-}
+_NO_TAP: Final = no("no tap could be made to try it on", "see host: tap")
 _NOT_OFFERED: Final = no("not in this version", "drivers do without it")
 
 # A report is a tree: groups of values, of findings (``available``) and of groups.
@@ -75,12 +70,13 @@ def run(args: argparse.Namespace) -> int:
 
 def make_report() -> _Tree:
     """The whole report, ready for JSON."""
+    host_side = _host()
     return {
         "schema": SCHEMA,
         "version": version("pyvnet"),
-        "host": _host(),
+        "host": host_side,
         "engine": _engine(),
-        "device": _device(),
+        "device": _device() | {"steering": _steering(host_side)},
     }
 
 
@@ -92,9 +88,41 @@ def _host() -> _Tree:
         "kernel": {"system": system.sysname, "release": system.release, "machine": system.machine},
         "tap": {"create": create.as_json(), **probe.probe_tap()},
         "cpu": {"flags": host.cpu_flags()},
-        "bpf": {"load_steering_program": host.bpf().as_json()},
+        "bpf": _bpf(),
         "capabilities": _findings(capabilities),
         "limits": host.limits(),
+    }
+
+
+def _bpf() -> _Tree:
+    """Load the real program: sysctls, capabilities, seccomp and the verifier together decide."""
+    before = time.perf_counter()
+    try:
+        with program.load() as fds:
+            took = time.perf_counter() - before
+            verified = bpf.program_info(fds.program).verified_instructions
+    except HostError as error:
+        return {"load_steering_program": because(error).as_json()}
+    return {
+        "load_steering_program": YES.as_json(),
+        "steering_program_instructions": program.image().count,
+        "steering_program_verified_instructions": verified,
+        "steering_program_load_ms": round(took * 1000, 1),
+    }
+
+
+def _steering(host_side: _Tree) -> _Tree:
+    """Who can steer a tap made here, as ``--steering`` and status call them."""
+    tap = host_side["tap"]
+    load = host_side["bpf"]["load_steering_program"]
+    attach = tap.get("steering_program", _NO_TAP.as_json())
+    by_program = attach if load["available"] else load
+    return {
+        "kernel-auto": YES.as_json(),
+        "software": YES.as_json(),
+        "ebpf": by_program,
+        "kernel-hash": tap.get("kernel_hash", _NO_TAP.as_json()),
+        "user-program": by_program,
     }
 
 
@@ -146,7 +174,6 @@ def _device() -> _Tree:
         "max_queue_pairs": MAX_QUEUES,
         "max_queue_size": DEFAULT_QUEUE_SIZE,
         "header_sizes": [HDR_V1_SIZE, HDR_HASH_SIZE],
-        "steering": _findings(_STEERING),
     }
 
 

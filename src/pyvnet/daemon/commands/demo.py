@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyvnet.daemon.demo import Result
 from pyvnet.daemon.demo import run as run_demo
+from pyvnet.daemon.options import STEERING
 from pyvnet.daemon.plot import plot_queues, require_matplotlib
 from pyvnet.errors import UsageError
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 _BAR = 40  # characters
-_STEERING = ("auto", "software")
-_LATER = ("ebpf", "kernel-hash")
 
 
 def add_parser(subparsers: _SubParsersAction[Any]) -> None:
@@ -37,7 +36,7 @@ def add_parser(subparsers: _SubParsersAction[Any]) -> None:
     parser.add_argument("--queues", type=int, default=4, metavar="N", help="queue pairs (4)")
     parser.add_argument("--flows", type=int, default=64, metavar="N", help="flows to send (64)")
     parser.add_argument(
-        "--steering", choices=_STEERING + _LATER, default="auto", help="who chooses the queue"
+        "--steering", choices=STEERING, default="auto", help="who puts frames on their queue"
     )
     parser.add_argument(
         "--break-key",
@@ -54,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--queues {args.queues}: take 1 to 128")
     if not 4 <= args.flows <= 20_000:
         raise UsageError(f"--flows {args.flows}: take 4 to 20000, so that each kind is there")
-    if args.steering in _LATER:
-        raise UsageError(f"--steering {args.steering} is not in this version; take software")
     if args.plot:
         require_matplotlib()
-    result = asyncio.run(run_demo(args.queues, args.flows, break_key=args.break_key))
+    result = asyncio.run(
+        run_demo(args.queues, args.flows, steering=args.steering, break_key=args.break_key)
+    )
     if args.plot:
         plot_queues(args.plot, {"frames": dict(enumerate(result.queues))})
     if args.json:
@@ -75,6 +74,8 @@ def _print(result: Result) -> None:
     print(f"{result.flows} flows over {port}, steering: {result.steering}")
     if result.reason:
         print(f"no tap: {result.reason}")
+    if result.steering_reason:
+        print(f"not steered by {result.steering_reason}")
     print()
     most = max(result.queues, default=0) or 1
     for queue, count in enumerate(result.queues):
