@@ -186,10 +186,10 @@ def test_text_says_the_same_in_aligned_groups(report: dict[str, Any]) -> None:
     ]
     for words in (["rss(60)"], ["max_key_size", "40"], ["software", "yes"]):
         assert any(set(words) <= set(line.split()) for line in lines), words
+    flowing = " ".join(done.stdout.split())
     told = {"host": report["host"], "engine": report["engine"]}
     for answer in (answer for _, answer in findings(told) if not answer["available"]):
-        assert any(line.endswith(f"  no: {answer['reason']}") for line in lines)
-        assert any(line.endswith(f"  → {answer['cure']}") for line in lines)
+        assert f" no: {answer['reason']} → {' '.join(answer['cure'].split())}" in flowing
     assert max(map(len, lines)) <= 120
 
 
@@ -227,7 +227,7 @@ def test_a_report_full_of_refusals_is_no_failure(
     report = caps.make_report()
     assert not report["host"]["tap"]["create"]["available"]
     refusal = report["host"]["bpf"]["load_steering_program"]
-    assert "Function not implemented" in refusal["reason"]
+    assert not refusal["available"]
     assert report["device"]["steering"]["ebpf"] == refusal
     lines = list(caps._lines(report))
     assert any(line.endswith("  no: CAP_NET_ADMIN is missing") for line in lines)

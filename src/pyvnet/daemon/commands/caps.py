@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCHEMA: Final = "pyvnet/1"
+_WIDTH: Final = 120
 
 _NO_CREATE: Final = no(
     "CAP_NET_ADMIN is missing",
@@ -195,9 +196,17 @@ def _lines(report: _Tree) -> Iterator[str]:
         width = max((len(label) for label, _, _ in rows), default=0)
         yield f"\n{title}"
         for label, value, cure in rows:
-            yield f"  {label:<{width}}  {value}"
+            yield from _filled(f"  {label:<{width}}  ", value)
             if cure:
-                yield f"  {'':<{width}}  → {cure}"
+                yield from _filled(f"  {'':<{width}}  → ", cure)
+
+
+def _filled(head: str, text: str) -> Iterator[str]:
+    """A label and what belongs to it, on as many lines as that takes."""
+    lines = textwrap.wrap(text, _WIDTH - len(head), break_on_hyphens=False) or [""]
+    yield head + lines[0]
+    for line in lines[1:]:
+        yield " " * len(head) + line
 
 
 def _groups(report: _Tree) -> Iterator[tuple[str, _Tree]]:
