@@ -46,6 +46,7 @@ _ENABLE_STATS: Final = 32
 
 _LOG_BYTES: Final = 1 << 20
 _LOG_LINES: Final = 12
+_LOG_STEPS, _LOG_RESULT = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS
 _PROG_INFO_BYTES: Final = 232
 _MAP_INFO_BYTES: Final = 80
 _MAP_IDS: Final = 64
@@ -205,12 +206,15 @@ def prog_load(code: bytes, *, name: str, license_: str, kind: int = PROG_TYPE_SO
     """
     log = ctypes.create_string_buffer(_LOG_BYTES)
     try:
-        return _prog_load(code, name, license_, kind, None)
+        return _prog_load(code, name, license_, kind)
     except OSError as error:
         reason = error
     if reason.errno in {errno.EACCES, errno.EINVAL, errno.E2BIG}:
-        try:  # asked for only now: keeping a log makes the verifier slow
-            return _prog_load(code, name, license_, kind, log)
+        # Only now: every step written down makes the verifier slow, and after a million of
+        # them the last ones tell nothing.
+        level = _LOG_RESULT if reason.errno == errno.E2BIG else _LOG_STEPS
+        try:
+            return _prog_load(code, name, license_, kind, level, log)
         except OSError as error:
             reason = error if error.errno != errno.ENOSPC else reason
     cure = _LOAD_CURES.get(reason.errno or 0, "")
@@ -221,11 +225,16 @@ def prog_load(code: bytes, *, name: str, license_: str, kind: int = PROG_TYPE_SO
 
 
 def _prog_load(
-    code: bytes, name: str, license_: str, kind: int, log: ctypes.Array[ctypes.c_char] | None
+    code: bytes,
+    name: str,
+    license_: str,
+    kind: int,
+    level: int = 0,
+    log: ctypes.Array[ctypes.c_char] | None = None,
 ) -> int:
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(license_.encode())
-    level, size, address = (1, len(log), ctypes.addressof(log)) if log else (0, 0, 0)
+    size, address = (len(log), ctypes.addressof(log)) if log else (0, 0)
     attributes = struct.pack(
         "=IIQQIIQII16s",
         kind,
