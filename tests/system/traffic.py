@@ -18,7 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 import pytest
 
@@ -52,13 +52,13 @@ _ETHERTYPE: Final = b"\x88\xb5"  # for experiments: no stack answers, no hash ap
 _MAC: Final = ":".join(f"{byte:02x}" for byte in DRIVER_MAC)
 
 
-BY: Final = pytest.mark.parametrize("steering", ["software"])
+STEERINGS: Final = ("software",)
+BY: Final = pytest.mark.parametrize("steering", STEERINGS)
 
 
-def steered_by(steering: str, tap: Tap, **settings: Any) -> Device:
-    """A device whose frames are steered so."""
-    del steering
-    return Device(netdev=tap, mac=DRIVER_MAC, **settings)
+def steered_by(steering: str, tap: Tap) -> Device:
+    """A device of which these tests ask that it steers so."""
+    return Device(netdev=tap, mac=DRIVER_MAC, steering=steering)
 
 
 def tap_dropped(device: Device) -> int:
