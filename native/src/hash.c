@@ -27,13 +27,6 @@ static_assert(VIRTIO_NET_HASH_REPORT_UDPv6 + REPORT_EX_DISTANCE == VIRTIO_NET_HA
 static_assert(VNET_HASH_INPUT_MAX - 1 + 5 <= VNET_RSS_KEY_SIZE, "key size");
 static_assert(VNET_HASH_BATCH % VNET_HASH_GROUP == 0, "groups");
 
-/* An entry of vnet_toeplitz.choice: the report and what is hashed for it. */
-#define CHOICE_REPORT 0x0fu
-#define CHOICE_IPV4 0x10u
-#define CHOICE_IPV6 0x20u
-#define CHOICE_PORTS 0x40u
-#define CHOICE_EX 0x80u
-
 static bool enabled(uint32_t hash_types, uint32_t report)
 {
 	return report != VIRTIO_NET_HASH_REPORT_NONE && hash_types >> (report - 1) & 1u;

@@ -5,9 +5,6 @@
 
 #include "test_hooks.h"
 
-#define PROTO_TCP 6u
-#define PROTO_UDP 17u
-
 #define TCP_HEADER 20u /* without options */
 #define TCP_DATA_OFFSET 12u
 #define TCP_CSUM_OFFSET 16u

@@ -17,45 +17,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#define ETHERNET_SIZE 14u
-#define ETHERTYPE_OFFSET 12u
-#define ETHERTYPE_IPV4 0x0800u
-#define ETHERTYPE_IPV6 0x86ddu
-#define ETHERTYPE_8021Q 0x8100u
-#define ETHERTYPE_8021AD 0x88a8u
-#define ETHERTYPE_QINQ 0x9100u
-
-#define IPV4_MIN_SIZE 20u
-#define IPV4_MORE_FRAGMENTS_OR_OFFSET 0x3fffu
-#define IPV6_SIZE 40u
-#define ADDRESS_SIZE 16u
-#define PORTS_SIZE 4u
-
-enum {
-	PROTO_HOPOPTS = 0,
-	PROTO_TCP = 6,
-	PROTO_UDP = 17,
-	PROTO_ROUTING = 43,
-	PROTO_FRAGMENT = 44,
-	PROTO_AH = 51,
-	PROTO_NONE = 59,
-	PROTO_DSTOPTS = 60,
-	PROTO_MOBILITY = 135,
-	PROTO_HIP = 139,
-	PROTO_SHIM6 = 140,
-};
-
-/* A Fragment header has this size; every other header at least this one. */
-#define EXTENSION_MIN_SIZE 8u
-
-#define OPTION_PAD1 0u
-#define OPTION_HOME_ADDRESS 201u
-
-/* Routing header type 2 (RFC 6275 6.4): 8 bytes, then one address. */
-#define RH2_TYPE 2u
-#define RH2_HDRLEN 2u
-#define RH2_SEGMENTS_LEFT 1u
-#define RH2_ADDRESS_OFFSET 8u
+#include "pyvnet/frame_rules.h"
 
 /* Frames asked for before the first is read: what a core keeps in flight. */
 #define AHEAD 8u
@@ -75,11 +37,6 @@ struct walk {
 static uint16_t load_be16(const uint8_t *p)
 {
 	return (uint16_t)((uint32_t)p[0] << 8 | p[1]);
-}
-
-static bool is_vlan_tpid(uint16_t type)
-{
-	return type == ETHERTYPE_8021Q || type == ETHERTYPE_8021AD || type == ETHERTYPE_QINQ;
 }
 
 /*
@@ -147,32 +104,6 @@ static void parse_ipv4(const uint8_t *frame, uint32_t offset, uint32_t len, stru
 	parse_l4(frame, offset + size, len, ip[9], flow);
 }
 
-static bool is_extension(uint8_t protocol)
-{
-	switch (protocol) { /* U-20 */
-	case PROTO_HOPOPTS:
-	case PROTO_ROUTING:
-	case PROTO_FRAGMENT:
-	case PROTO_AH:
-	case PROTO_DSTOPTS:
-	case PROTO_MOBILITY:
-	case PROTO_HIP:
-	case PROTO_SHIM6:
-		return true;
-	default: /* ESP and "no next header" too: they end the walk, and no port follows */
-		return false;
-	}
-}
-
-static uint32_t extension_size(uint8_t protocol, uint8_t length)
-{
-	if (protocol == PROTO_FRAGMENT)
-		return EXTENSION_MIN_SIZE;
-	if (protocol == PROTO_AH)
-		return (length + 2u) * 4;
-	return EXTENSION_MIN_SIZE + length * 8u;
-}
-
 /* Where a home address, or that of a routing header, goes; the other one is as in the base header. */
 static uint8_t *ex_addresses(struct vnet_flow *flow)
 {
@@ -220,14 +151,11 @@ static bool walk_options(struct walk *walk, uint32_t size, bool destination, str
 	return true;
 }
 
-/* The header lies wholly inside, so hdrlen 2 says that the address does. */
 static void walk_routing(struct walk *walk, struct vnet_flow *flow)
 {
 	const uint8_t *header = walk->frame + walk->offset;
 
-	if (header[1] != RH2_HDRLEN || header[2] != RH2_TYPE || header[3] != RH2_SEGMENTS_LEFT)
-		return;
-	if (walk->rh2_found)
+	if (!is_rh2(header) || walk->rh2_found)
 		return;
 	memcpy(ex_addresses(flow) + ADDRESS_SIZE, header + RH2_ADDRESS_OFFSET, ADDRESS_SIZE);
 	walk->rh2_found = true;

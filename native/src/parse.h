@@ -9,20 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Limits summed over one packet (U-21). */
-#define VNET_PARSE_MAX_VLAN 2u
-#define VNET_PARSE_MAX_HEADERS 16u
-#define VNET_PARSE_MAX_OPTIONS 64u
-#define VNET_PARSE_WINDOW 1024u
-
-/* vnet_flow.kind: what the choice of the hash type depends on, as bits. */
-#define VNET_FLOW_UDP 1u
-#define VNET_FLOW_TCP 2u
-#define VNET_FLOW_L4 (VNET_FLOW_UDP | VNET_FLOW_TCP)
-#define VNET_FLOW_EXTENSIONS 4u /* IPv6: at least one extension header was seen (U-20) */
-#define VNET_FLOW_IPV4 8u
-#define VNET_FLOW_IPV6 16u
-#define VNET_FLOW_KINDS 32u
+#include "pyvnet/frame_rules.h"
 
 /*
  * What hashing, filtering and offloads need to know of a frame.  Addresses and ports are

@@ -35,12 +35,35 @@
 static_assert(VNET_STEERING_KINDS == VNET_FLOW_KINDS, "kinds");
 static_assert(VNET_STEERING_INPUT == VNET_HASH_INPUT_MAX, "input");
 
+static uint8_t protocol(uint8_t number)
+{
+	uint32_t is = VNET_STEERING_EXTENSION;
+
+	if (number == PROTO_TCP)
+		return VNET_FLOW_TCP;
+	if (number == PROTO_UDP)
+		return VNET_FLOW_UDP;
+	if (!is_extension(number))
+		return 0;
+	is |= extension_size(number, 1) - extension_size(number, 0);
+	if (number == PROTO_HOPOPTS || number == PROTO_DSTOPTS)
+		is |= VNET_STEERING_OPTIONS;
+	if (number == PROTO_DSTOPTS)
+		is |= VNET_STEERING_DESTINATION;
+	if (number == PROTO_ROUTING)
+		is |= VNET_STEERING_ROUTING;
+	if (number == PROTO_FRAGMENT)
+		is |= VNET_STEERING_LAST;
+	return (uint8_t)is;
+}
+
 static void fill(struct vnet_steering_slot *slot, const struct vnet_policy *policy)
 {
 	slot->steering = policy->steering;
 	memcpy(slot->choice, policy->toeplitz.choice, sizeof(slot->choice));
-	slot->max_headers = VNET_PARSE_MAX_HEADERS;
-	slot->max_options = VNET_PARSE_MAX_OPTIONS;
+	slot->zero = 0;
+	for (uint32_t number = 0; number < sizeof(slot->protocols); number++)
+		slot->protocols[number] = protocol((uint8_t)number);
 	vnet_hash_fill_tables(slot->toeplitz, policy->steering.key);
 }
 

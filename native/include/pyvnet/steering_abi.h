@@ -51,17 +51,25 @@ _Static_assert(sizeof(struct vnet_steering) == 316, "vnet_steering");
  */
 #define VNET_STEERING_MAP_MAGIC 0x53747665u /* "evtS" */
 #define VNET_STEERING_MAP_LAYOUT 1u
-#define VNET_STEERING_SLOTS 8u
+#define VNET_STEERING_SLOTS 16u
 #define VNET_STEERING_KINDS 32u  /* of flows: what the choice of the hash type depends on */
 #define VNET_STEERING_INPUT 36u  /* bytes of the longest hash input */
+
+/* Of the next header: an extension header, or, with none of these bits, VNET_FLOW_TCP or _UDP. */
+#define VNET_STEERING_EXTENSION 0x80u
+#define VNET_STEERING_OPTIONS 0x40u
+#define VNET_STEERING_DESTINATION 0x20u
+#define VNET_STEERING_LAST 0x10u  /* nothing behind it is looked at */
+#define VNET_STEERING_UNITS 0x0cu /* bytes in a unit of its length */
+#define VNET_STEERING_ROUTING 0x01u
 
 struct vnet_steering_slot {
 	struct vnet_steering steering;
 	/* Worked out from it, in the form the program reads. */
 	uint8_t choice[VNET_STEERING_KINDS]; /* what is hashed of a flow of each kind */
-	uint32_t max_headers; /* the limits of U-21: as data, they cost the verifier less */
-	uint32_t max_options;
-	uint32_t reserved[7];
+	uint32_t zero; /* which the kernel's verifier does not know */
+	uint8_t protocols[256]; /* VNET_STEERING_*: what the header of an IPv6 protocol number is */
+	uint32_t reserved[8];
 	uint32_t toeplitz[VNET_STEERING_INPUT][256]; /* what each value of each input byte adds */
 };
 

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The steering program: which tap queue a frame goes to, decided in the kernel
+ * before it is queued (TUNSETSTEERINGEBPF).  It names the receiveq that the C
+ * path will name for the same frame, so that the worker that owns the receiveq
+ * reads it and nothing has to be handed over.
+ *
+ * A wrong answer here costs speed, never correctness: hash, report and receiveq
+ * of a frame always come from the C path, which hands over what came by another
+ * queue.
+ *
+ * What the two share is in frame_rules.h and in the snapshot (steering_abi.h):
+ * C works out the choice of the hash type for each kind of flow and the table
+ * of what each input byte adds to the hash, so the order of types and its
+ * exceptions (U-19, U-58) are written down once.  What differs is how bytes are
+ * reached.  A socket filter has to copy them, so the commonest frame costs one
+ * copy of all it may need; and a verifier follows every path, so the walk along
+ * IPv6 extension headers is one loop of a fixed bound, each turn of which takes
+ * a header or an option.
+ *
+ * A VLAN tag may stand beside the frame instead of in it; the reader of the tap
+ * finds it in its place.  So it counts as the outermost tag, and the window of
+ * U-21, which is one of the frame as it is read, ends 4 bytes earlier here.
+ *
+ * Nothing newer than Linux 5.8.
+ */
+#include <linux/bpf.h>
+
+#include "pyvnet/frame_rules.h"
+#include "pyvnet/steering_abi.h"
+
+#define SECTION(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define BE16(value) ((uint16_t)((value) >> 8 & 0xffu) | (uint16_t)(((value) & 0xffu) << 8))
+#else
+#define BE16(value) ((uint16_t)(value))
+#endif
+
+static void *(*const map_lookup_elem)(void *map,
+				      const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static long (*const skb_load_bytes)(const void *skb, uint32_t offset, void *to,
+				    uint32_t len) = (void *)BPF_FUNC_skb_load_bytes;
+
+struct {
+	int (*type)[BPF_MAP_TYPE_ARRAY];
+	int (*map_flags)[BPF_F_MMAPABLE];
+	int (*max_entries)[1];
+	uint32_t *key;
+	struct vnet_steering_map *value;
+} steering SECTION(".maps");
+
+#define IP_READ (IPV6_SIZE + PORTS_SIZE)
+#define HEAD_SIZE (2 + IP_READ)
+
+/* What was read of a frame: its EtherType and what follows.  Accesses to the stack are aligned. */
+struct head {
+	uint8_t unused[6];
+	uint16_t type; /* as in the frame */
+	uint8_t ip
+		[IP_READ]; /* ports, and addresses for the EX types, are put here wherever they were */
+} __attribute__((aligned(8)));
+
+/* Turns of the walk: one for each header, each option and what follows the chain. */
+#define TURNS (VNET_PARSE_MAX_HEADERS + VNET_PARSE_MAX_OPTIONS + 1)
+
+INLINE void read_head(struct __sk_buff *skb, struct head *head, uint32_t at, uint32_t len)
+{
+	if (len - at >= IP_READ) {
+		skb_load_bytes(skb, at - 2, &head->type, HEAD_SIZE);
+		return;
+	}
+	for (uint32_t i = 0; i < IP_READ; i += 4)
+		*(uint32_t *)(head->ip + i) = 0;
+	head->type = 0;
+	skb_load_bytes(skb, at - 2, &head->type, len - at + 2);
+}
+
+INLINE uint32_t ports_kind(uint8_t protocol)
+{
+	return protocol == PROTO_TCP ? VNET_FLOW_TCP : VNET_FLOW_UDP;
+}
+
+INLINE int has_ports(uint8_t protocol)
+{
+	return protocol == PROTO_TCP || protocol == PROTO_UDP;
+}
+
+/* Return: the flow's kind, 0: no hash */
+INLINE uint32_t read_ipv4(struct __sk_buff *skb, struct head *head, uint32_t at, uint32_t len)
+{
+	const uint32_t left = len - at, size = (head->ip[0] & 0xfu) * 4;
+
+	if (left < IPV4_MIN_SIZE || head->ip[0] >> 4 != 4 || size < IPV4_MIN_SIZE || size > left)
+		return 0;
+	if (*(uint16_t *)(head->ip + 6) & BE16(IPV4_MORE_FRAGMENTS_OR_OFFSET))
+		return VNET_FLOW_IPV4;
+	if (!has_ports(head->ip[9]) || left - size < PORTS_SIZE)
+		return VNET_FLOW_IPV4;
+	if (size != IPV4_MIN_SIZE)
+		skb_load_bytes(skb, at + size, head->ip + IPV4_MIN_SIZE, PORTS_SIZE);
+	return VNET_FLOW_IPV4 | ports_kind(head->ip[9]);
+}
+
+/*
+ * Comparisons without a branch.  Where two paths of a loop meet again the verifier would have to
+ * recognise that they are alike, and it gives up on that after some turns; so there are none.
+ * What the compiler sees through it turns back into branches, hence the empty asm.
+ * Return: all ones or zero
+ */
+INLINE uint32_t if_below(uint32_t a, uint32_t b)
+{
+	uint64_t difference = (uint64_t)a - b;
+
+	__asm__ volatile("" : "+r"(difference));
+	return (uint32_t)(difference >> 32);
+}
+
+INLINE uint32_t if_same(uint32_t a, uint32_t b)
+{
+	return if_below(a ^ b, 1);
+}
+
+INLINE uint32_t either(uint32_t mask, uint32_t then, uint32_t other)
+{
+	return (then & mask) | (other & ~mask);
+}
+
+struct walk {
+	uint32_t at; /* what is read next: an option or a header */
+	uint32_t stop; /* options end here; not above @at: none are being read */
+	uint32_t end; /* of what counts of the frame */
+	uint32_t next; /* VNET_STEERING_* of the header that follows */
+	uint32_t headers, options; /* how many more may come */
+	uint32_t destination; /* all ones: options are those of a destination options header */
+	uint32_t home, route; /* where the first valid address is, 0: none was seen */
+	uint32_t kind;
+};
+
+/* Count an option and go behind it; one that does not fit ends those of its header. */
+INLINE void take_option(struct __sk_buff *skb, struct walk *w)
+{
+	uint8_t bytes[2] __attribute__((aligned(8)));
+	uint32_t behind, fits;
+
+	w->options--;
+	/* Fails, and reads zeros, where the frame ends behind the type: so do the options, either way. */
+	skb_load_bytes(skb, w->at, bytes, sizeof(bytes));
+	behind = w->at + either(if_same(bytes[0], OPTION_PAD1), 1, 2u + bytes[1]);
+	fits = ~if_below(w->stop, behind);
+	w->home |= fits & w->destination & if_same(w->home, 0) &
+		   if_same((uint32_t)bytes[0] << 8 | bytes[1],
+			   OPTION_HOME_ADDRESS << 8 | ADDRESS_SIZE) &
+		   (w->at + 2);
+	w->at = either(fits, behind, w->stop);
+}
+
+/* Return: 0: the walk ends with this header, and no ports follow */
+INLINE int take_header(struct __sk_buff *skb, const struct vnet_steering_slot *slot, struct walk *w)
+{
+	const uint32_t options = 0 - (w->next / VNET_STEERING_OPTIONS & 1u);
+	const uint32_t routing = 0 - (w->next / VNET_STEERING_ROUTING & 1u);
+	uint8_t bytes[4] __attribute__((aligned(8)));
+	uint32_t size;
+
+	if (!w->headers || w->end - w->at < EXTENSION_MIN_SIZE)
+		return 0;
+	w->headers--;
+	skb_load_bytes(skb, w->at, bytes, sizeof(bytes));
+	size = EXTENSION_MIN_SIZE + bytes[1] * (w->next & VNET_STEERING_UNITS);
+	if (size > w->end - w->at)
+		return 0;
+	w->kind = VNET_FLOW_IPV6 | VNET_FLOW_EXTENSIONS;
+	if (w->next & VNET_STEERING_LAST)
+		return 0;
+	w->route |= routing & if_same(w->route, 0) & if_same(bytes[1], RH2_HDRLEN) &
+		    if_same(bytes[2], RH2_TYPE) & if_same(bytes[3], RH2_SEGMENTS_LEFT) &
+		    (w->at + RH2_ADDRESS_OFFSET);
+	w->destination = 0 - (w->next / VNET_STEERING_DESTINATION & 1u);
+	w->stop = options & (w->at + size);
+	w->at += either(options, 2, size);
+	w->next = slot->protocols[bytes[0]];
+	return 1;
+}
+
+/* Walk along the extension headers.  Return: the flow's kind; ports are in their place */
+INLINE uint32_t walk(struct __sk_buff *skb, const struct vnet_steering_slot *slot,
+		     struct head *head, struct walk *w)
+{
+	const uint32_t unknown = slot->zero;
+
+#pragma clang loop unroll(disable)
+	for (uint32_t turn = 0; turn < TURNS; turn++) {
+		w->at ^= unknown;
+		w->stop ^= unknown;
+		w->options ^= unknown;
+		w->headers ^= unknown;
+		w->kind ^= unknown;
+		if (w->at < w->stop) {
+			if (!w->options)
+				return w->kind;
+			take_option(skb, w);
+		} else {
+			if (!(w->next & VNET_STEERING_EXTENSION))
+				break;
+			if (!take_header(skb, slot, w))
+				return w->kind;
+		}
+	}
+	if (!(w->next & VNET_FLOW_L4) || w->end - w->at < PORTS_SIZE)
+		return w->kind;
+	skb_load_bytes(skb, w->at, head->ip + IPV6_SIZE, PORTS_SIZE);
+	return w->kind | (w->next & VNET_FLOW_L4);
+}
+
+/* Return: the choice for the frame's flow, its addresses and ports in their places; 0: no hash */
+INLINE uint32_t read_extensions(struct __sk_buff *skb, const struct vnet_steering_slot *slot,
+				struct head *head, uint32_t at, uint32_t len)
+{
+	const uint32_t window = VNET_PARSE_WINDOW - (skb->vlan_present ? VLAN_TAG_SIZE : 0);
+	struct walk w = {
+		.at = at + IPV6_SIZE,
+		.end = len < window ? len : window,
+		.next = slot->protocols[head->ip[6]],
+		.headers = VNET_PARSE_MAX_HEADERS,
+		.options = VNET_PARSE_MAX_OPTIONS,
+		.kind = VNET_FLOW_IPV6,
+	};
+	const uint32_t choice = slot->choice[walk(skb, slot, head, &w) % VNET_FLOW_KINDS];
+
+	if (choice & CHOICE_EX && w.home)
+		skb_load_bytes(skb, w.home, head->ip + 8, ADDRESS_SIZE);
+	if (choice & CHOICE_EX && w.route)
+		skb_load_bytes(skb, w.route, head->ip + 8 + ADDRESS_SIZE, ADDRESS_SIZE);
+	return choice;
+}
+
+INLINE uint32_t read_ipv6(struct __sk_buff *skb, const struct vnet_steering_slot *slot,
+			  struct head *head, uint32_t at, uint32_t len)
+{
+	const uint32_t left = len - at;
+	const uint8_t next = head->ip[6];
+
+	if (left < IPV6_SIZE || head->ip[0] >> 4 != 6)
+		return 0;
+	if (has_ports(next))
+		return slot->choice[VNET_FLOW_IPV6 | (left < IP_READ ? 0 : ports_kind(next))];
+	if (!is_extension(next))
+		return slot->choice[VNET_FLOW_IPV6];
+	return read_extensions(skb, slot, head, at, len);
+}
+
+/* Read the head again where it is behind tags.  Return: where IP begins; 0: cut off, or too deep */
+INLINE uint32_t skip_tags(struct __sk_buff *skb, struct head *head, uint32_t len)
+{
+	uint32_t at = ETHERNET_SIZE + VLAN_TAG_SIZE;
+
+	if (len < at)
+		return 0;
+	if (is_vlan_tpid(BE16(*(uint16_t *)(head->ip + 2)))) {
+		if (skb->vlan_present || len < at + VLAN_TAG_SIZE)
+			return 0;
+		at += VLAN_TAG_SIZE;
+	}
+	read_head(skb, head, at, len);
+	return at;
+}
+
+INLINE uint32_t add(const struct vnet_steering_slot *slot, const uint8_t *bytes, uint32_t position,
+		    uint32_t count)
+{
+	uint32_t hash = 0;
+
+#pragma clang loop unroll(full)
+	for (uint32_t i = 0; i < count; i++)
+		hash ^= slot->toeplitz[position + i][bytes[i]];
+	return hash;
+}
+
+SECTION("socket")
+int pyvnet_steer(struct __sk_buff *skb)
+{
+	const uint32_t len = skb->len, only = 0;
+	const struct vnet_steering_map *map = map_lookup_elem(&steering, &only);
+	const struct vnet_steering_slot *slot;
+	uint32_t at = ETHERNET_SIZE, choice = 0, hash;
+	struct head head;
+
+	if (!map)
+		return 0;
+	slot = &map->slots[*(const volatile uint32_t *)&map->active % VNET_STEERING_SLOTS];
+	if (slot->steering.mode != VNET_STEER_RSS)
+		return 0;
+	if (len < ETHERNET_SIZE)
+		return slot->steering.unclassified_queue;
+	read_head(skb, &head, at, len);
+	if (is_vlan_tpid(BE16(head.type)))
+		at = skip_tags(skb, &head, len);
+	if (!at)
+		return slot->steering.unclassified_queue;
+	if (head.type == BE16(ETHERTYPE_IPV4)) {
+		choice = slot->choice[read_ipv4(skb, &head, at, len)];
+		if (!choice)
+			return slot->steering.unclassified_queue;
+		hash = add(slot, head.ip + 12, 0, 8);
+		if (choice & CHOICE_PORTS)
+			hash ^= add(slot, head.ip + IPV4_MIN_SIZE, 8, PORTS_SIZE);
+	} else if (head.type == BE16(ETHERTYPE_IPV6)) {
+		choice = read_ipv6(skb, slot, &head, at, len);
+		if (!choice)
+			return slot->steering.unclassified_queue;
+		hash = add(slot, head.ip + 8, 0, 2 * ADDRESS_SIZE);
+		if (choice & CHOICE_PORTS)
+			hash ^= add(slot, head.ip + IPV6_SIZE, 2 * ADDRESS_SIZE, PORTS_SIZE);
+	} else {
+		return slot->steering.unclassified_queue;
+	}
+	return slot->steering.indirection_table[hash & slot->steering.indirection_table_mask &
+						(VNET_RSS_TABLE_LENGTH - 1)];
+}
+
+const char licence[] SECTION("license") = "Dual MIT/GPL";
