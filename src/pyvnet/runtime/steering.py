@@ -38,7 +38,7 @@ from pyvnet.netdev import tun_uapi
 from pyvnet.netdev.finding import because
 from pyvnet.offload.ebpf import attach
 from pyvnet.offload.user_program import UserProgram
-from pyvnet.runtime.owners import AUTO, AUTOMATIC, OWNERS, SOFTWARE, USER_PROGRAM, choose
+from pyvnet.runtime.owners import AUTO, AUTOMATIC, EBPF, OWNERS, SOFTWARE, USER_PROGRAM, choose
 from pyvnet.spec.rss import ALL_HASH_TYPES, MAX_TABLE_LENGTH, VERIFICATION_KEY
 
 if TYPE_CHECKING:
@@ -72,8 +72,9 @@ class Steering:
         self._program: SteeringProgram | None = None
         self._let_kernel_steer()
         self._steerer, self._findings = choose(request, netdev, self._native)
-        if self._steerer is None and netdev.kind == "tap" and netdev.queues > 1:
-            self._say_why(request.asked)
+        expected = EBPF if request.asked == AUTO else request.asked
+        if self._steerer is None and expected != SOFTWARE and request.program is None:
+            self._say_why_not(expected)
 
     def _let_kernel_steer(self) -> None:
         """Detach what may be attached to the tap: the kernel does not say whether anything is."""
@@ -81,14 +82,15 @@ class Steering:
             with suppress(OSError):  # a kernel too old for programs, or a tap that is gone
                 tun_uapi.set_steering_program(self._netdev.fds[0], -1)
 
-    def _say_why(self, asked: str) -> None:
-        """Once, if somebody might have expected another owner than software."""
-        for name in (asked,) if asked != AUTO else ("ebpf",):
-            finding = self._findings[name]
-            if asked != SOFTWARE:
-                said = f"{finding.reason}; {finding.cure}" if finding.cure else finding.reason
-                level = logging.INFO if asked == AUTO else logging.WARNING
-                _log.log(level, "steering by software instead of %s: %s", name, said)
+    def _say_why_not(self, owner: str) -> None:
+        """One line: a warning about an owner who was asked for by name."""
+        auto = self._asked == AUTO
+        if auto and (self._netdev.kind != "tap" or self._netdev.queues == 1):
+            return  # nobody could expect another owner here
+        finding = self._findings[owner]
+        said = f"{finding.reason}; {finding.cure}" if finding.cure else finding.reason
+        level = logging.INFO if auto else logging.WARNING
+        _log.log(level, "steering by software instead of %s: %s", owner, said)
 
     def close(self) -> None:
         """Let the tap go; the engine runs no more.  Harmless twice."""
@@ -215,7 +217,7 @@ class Steering:
             return
         steerer.close()
         self._findings[steerer.owner] = because(error)
-        self._say_why(steerer.owner)
+        self._say_why_not(steerer.owner)
 
 
 class _Told(NamedTuple):
