@@ -43,7 +43,7 @@ def assert_proved(result: dict[str, Any], queues: int) -> None:
 @pytest.mark.needs_tap
 @pytest.mark.needs_netns
 @pytest.mark.requirement("NET-RSS-02", "NET-REP-01", "NET-HASH-02", "NET-HASH-09", "NET-REP-03")
-@pytest.mark.parametrize("owner", ["software"])
+@pytest.mark.parametrize("owner", ["software", "ebpf"])
 def test_kernel_traffic_is_verified_frame_by_frame(owner: str) -> None:
     done = demo("--json", "--steering", owner)
 
