@@ -23,11 +23,21 @@ class Verdict(NamedTuple):
     queue: int
 
 
+class Steering(NamedTuple):
+    """What a steerer goes by; ``key`` has 40 bytes, the table a power of two of entries."""
+
+    hash_types: int
+    key: bytes
+    indirection_table: tuple[int, ...]
+    unclassified_queue: int
+
+
 class Policy:
     """Handle on a ``struct vnet_policy``; the engine keeps its own reference."""
 
-    def __init__(self, cdata: Any, native: Native) -> None:
+    def __init__(self, cdata: Any, steering: Steering, native: Native) -> None:
         self._cdata = cdata
+        self._steering = steering
         self._native = native
 
     @classmethod
@@ -82,7 +92,9 @@ class Policy:
         out = ffi.new("struct vnet_policy **")
         check(lib.vnet_policy_create(config, out), "cannot make a frame path policy")
         del alive
-        return cls(out[0], native)
+        zero_extended = key.ljust(lib.VNET_RSS_KEY_SIZE, b"\0")
+        table = tuple(indirection_table)
+        return cls(out[0], Steering(hash_types, zero_extended, table, unclassified_queue), native)
 
     @classmethod
     def compile(cls, policy: DevicePolicy, native: Native = DEFAULT) -> Self:
@@ -122,6 +134,11 @@ class Policy:
         """Whether the filter would show the driver a frame."""
         ffi, lib = self._native
         return bool(lib.vnet_policy_passes(self._cdata, ffi.from_buffer(frame), len(frame)))
+
+    @property
+    def steering(self) -> Steering:
+        """What it was made of, for who steers outside our threads."""
+        return self._steering
 
     @property
     def cdata(self) -> Any:

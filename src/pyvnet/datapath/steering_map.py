@@ -66,9 +66,8 @@ class SteeringMap:
         What an older one steered is in its host port queue by then, or held by a queueing
         discipline in front of it.  Raises HostError where the kernel does not offer it.
         """
-        lib = self._native.lib
-        check(lib.vnet_steering_settle(), "cannot wait for the steering program (membarrier)")
-        self._free_slots = lib.VNET_STEERING_SLOTS - 1
+        settle(self._native)
+        self._free_slots = self._native.lib.VNET_STEERING_SLOTS - 1
 
     def close(self) -> None:
         """Unmap; harmless twice.  The program goes on with the last snapshot."""
@@ -81,6 +80,14 @@ class SteeringMap:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def settle(native: Native = DEFAULT) -> None:
+    """Wait until the kernel steers no frame by what held before this call.
+
+    Raises HostError where it does not offer to be waited for.
+    """
+    check(native.lib.vnet_steering_settle(), "cannot wait for the kernel to steer (membarrier)")
 
 
 def _pages(size: int) -> int:

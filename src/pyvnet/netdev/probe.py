@@ -10,8 +10,8 @@ come with others (drivers/net/tun.c, set_offload()); so each offload is tried
 together with what it needs.
 
 The kernel hash ioctls are only asked for, never set: they are not merged, and
-number 228 has meant different things in different series.  An answer is a hint
-worth reporting, not a promise.
+number 228 has meant different things in different series.  An answer is a reason to
+try (`pyvnet.offload.kernel_hash`), not a promise.
 """
 
 from __future__ import annotations
@@ -49,8 +49,6 @@ _TRIED_WITH: Final = {
         _TSO | _USO | Offload.UDP_TUNNEL_GSO | Offload.UDP_TUNNEL_GSO_CSUM
     ),
 }
-# TUNGETVNETHASHCAP of series v11 and TUNGETVNETHASHTYPES of v12: (request, bytes of answer).
-_KERNEL_HASH: Final = {"v11": (0x800854E4, 8), "v12": (0x800454E4, 4)}
 
 
 def probe_tap() -> dict[str, Any]:
@@ -131,7 +129,7 @@ def _probe_queue(fd: int) -> dict[str, Any]:
 
 
 def _probe_kernel_hash(fd: int) -> Finding:
-    for request, size in _KERNEL_HASH.values():
+    for request, size in tun_uapi.KERNEL_HASH_GET.values():
         if _try(tun_uapi.probe_ioctl, fd, request, size).available:
             return YES
     return no("not in this kernel: the series is not merged", "none needed: the device hashes")

@@ -30,6 +30,11 @@ _TUNGETDEVNETNS: Final = 0x54E3
 _TUNSETSTEERINGEBPF: Final = 0x800454E0
 _TUNSETCARRIER: Final = 0x400454E2
 
+# What the two last series for hashing in the kernel ask with: TUNGETVNETHASHCAP of v11, which
+# answers 8 bytes, and TUNGETVNETHASHTYPES of v12.  Neither is merged; the number meant other things
+# in other series.
+KERNEL_HASH_GET: Final = {"v11": (0x800854E4, 8), "v12": (0x800454E4, 4)}
+
 # struct ifreq: a name of 16 bytes, then a union of 24; tun uses its first short.
 _IFREQ: Final = struct.Struct("16sH22x")
 _INT: Final = struct.Struct("i")

@@ -72,6 +72,7 @@ class EbpfSteerer:
         self._fds = fds = program.SteeringFds(program_fd, map_fd)
         self._attached = False
         try:
+            _check_size(native)
             program.check(fds.program, fds.map)
             self._map = SteeringMap(fds.map, native, fresh=fresh)
         except BaseException:
@@ -118,3 +119,15 @@ class EbpfSteerer:
         self._map.close()
         self._fds.close()
         self._fds = program.SteeringFds(-1, -1)
+
+
+def _check_size(native: Native) -> None:
+    """The program's idea of the map against that of the code that writes it."""
+    (spec,) = program.image().maps
+    written = native.ffi.sizeof("struct vnet_steering_map")
+    if spec.value_size != written:
+        raise HostError(
+            f"the steering program reads a map of {spec.value_size} bytes, "
+            f"the frame path writes one of {written}",
+            cure="both come from one version: install pyvnet anew (in a checkout: make setup bpf)",
+        )

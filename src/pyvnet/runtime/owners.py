@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pyvnet.errors import HostError, UsageError
 from pyvnet.netdev.finding import YES, Finding, because, no
 from pyvnet.netdev.pair_fds import duplicate
-from pyvnet.offload import ebpf, program
+from pyvnet.offload import ebpf, kernel_hash, program
 
 if TYPE_CHECKING:
     from pyvnet.datapath.native import Native
@@ -94,7 +94,7 @@ def _useless(netdev: NetDevice) -> Finding | None:
 
 def _make(name: str, request: SteeringRequest, queue_fd: int, native: Native) -> Steerer:
     if name == KERNEL_HASH:
-        raise HostError("not in this kernel", cure="none needed: the device hashes")
+        return kernel_hash.make(queue_fd, native=native)
     if request.bpf_fds is None:
         fds = program.load()
         return ebpf.EbpfSteerer(queue_fd, fds.program, fds.map, native=native, fresh=True)

@@ -24,7 +24,7 @@ from pyvnet.errors import HostError
 from pyvnet.netdev import Null, host, probe
 from pyvnet.netdev.finding import YES, Finding, because, no
 from pyvnet.netdev.tun_uapi import MAX_QUEUES
-from pyvnet.offload import bpf, program
+from pyvnet.offload import bpf, kernel_hash, program
 from pyvnet.spec.features import Feature
 from pyvnet.spec.net_hdr import HDR_HASH_SIZE, HDR_V1_SIZE
 from pyvnet.spec.rss import ALL_HASH_TYPES, MAX_KEY_SIZE, MAX_TABLE_LENGTH, HashType
@@ -87,12 +87,19 @@ def _host() -> _Tree:
     create = YES if capabilities["cap_net_admin"].available else _NO_CREATE
     return {
         "kernel": {"system": system.sysname, "release": system.release, "machine": system.machine},
-        "tap": {"create": create.as_json(), **probe.probe_tap()},
+        "tap": {"create": create.as_json(), **_tap()},
         "cpu": {"flags": host.cpu_flags()},
         "bpf": _bpf(),
         "capabilities": _findings(capabilities),
         "limits": host.limits(),
     }
+
+
+def _tap() -> _Tree:
+    tap = probe.probe_tap()
+    if tap.get("kernel_hash") == YES.as_json():  # so it says
+        tap["kernel_hash"] = kernel_hash.probe().as_json()
+    return tap
 
 
 def _bpf() -> _Tree:
