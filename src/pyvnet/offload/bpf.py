@@ -204,7 +204,7 @@ def prog_load(code: bytes, *, name: str, license_: str, kind: int = PROG_TYPE_SO
         HostError: no privilege, or the verifier refuses; then the error ends
             with the end of its log.
     """
-    log = ctypes.create_string_buffer(_LOG_BYTES)
+    said: list[str] = []
     try:
         return _prog_load(code, name, license_, kind)
     except OSError as error:
@@ -212,13 +212,14 @@ def prog_load(code: bytes, *, name: str, license_: str, kind: int = PROG_TYPE_SO
     if reason.errno in {errno.EACCES, errno.EINVAL, errno.E2BIG}:
         # Only now: every step written down makes the verifier slow, and after a million of
         # them the last ones tell nothing.
+        log = ctypes.create_string_buffer(_LOG_BYTES)
         level = _LOG_RESULT if reason.errno == errno.E2BIG else _LOG_STEPS
         try:
             return _prog_load(code, name, license_, kind, level, log)
         except OSError as error:
             reason = error if error.errno != errno.ENOSPC else reason
+        said = log.value.decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
     cure = _LOAD_CURES.get(reason.errno or 0, "")
-    said = log.value.decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
     if said:
         cure = "\n  ".join([f"{cure}; the end of its log:", *said])
     raise HostError(f"cannot load the BPF program {name}", reason.errno, cure) from reason
