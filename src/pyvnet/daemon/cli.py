@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 COMMANDS: Final = {
     "demo": "prove queue and hash of every frame, on real traffic and without a guest",
     "serve": "serve a device to a virtual machine over vhost-user",
+    "helper": "make tap and steering program for a device without privileges",
     "status": "what a running device negotiated, does and counts",
     "admin": "have a running device do something",
     "hash": "which queue frames land on, and why",

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MAX_PAIRS: Final = 127  # as many as vhost-user can number
 DEFAULT_PAIRS: Final = 4
 STEERING: Final = ("auto", "software", "ebpf", "kernel-hash")
+# Asked for by name (``named_fds``), their numbers not known yet.
+NAMED_FD: Final = -1
+NAMED_FDS: Final[tuple[int, ...]] = ()
 _MTU_MIN: Final = 68  # VIRTIO_NET_F_MTU: the least a device may offer
 _MTU_MAX: Final = 65521  # the most a tap takes
 
@@ -48,6 +51,7 @@ class DeviceOptions:
     tap: str | None = None
     tap_persist: bool = False
     tap_fds: tuple[int, ...] | None = None
+    helper: str | None = None
     netns: str | None = None
     bridge: str | None = None
     port: Port | None = None
@@ -100,12 +104,13 @@ class DeviceOptions:
         for key in ("socket_mode", "socket_group"):
             given = getattr(self, key) is not None
             yield given and self.socket_path is None, f"{_dashed(key)} is for a socket-path"
-        own = [key for key in _TAP_KEYS if getattr(self, key)]
+        own = [key for key in _TAP_KEYS if getattr(self, key) not in {None, False}]
         for key in own:
             other = self.port is not None and self.port.kind != "tap"
             yield other, f"{_dashed(key)} is for the host port tap"
             clash = self.tap_fds is not None and key != "tap_fds"
             yield clash, f"{_dashed(key)} and tap-fds exclude each other"
+        yield from self._helper_rules()
         yield from self._steering_rules()
         if self.port_fds:
             few = len(self.port_fds) > self.pairs
@@ -114,6 +119,14 @@ class DeviceOptions:
             yield self.workers > self.pairs, f"{self.workers} workers for {self.pairs} queue pairs"
         unusable = forbidden_cpus(self.worker_cpus)
         yield bool(unusable), unusable
+
+    def _helper_rules(self) -> Iterable[tuple[bool, str]]:
+        """A broker works in one namespace, and takes what it made back when its client goes."""
+        if self.helper is None:
+            return
+        for key in ("netns", "tap_persist", "bpf_fds", "steering_program"):
+            given = getattr(self, key) not in {None, False}
+            yield given, f"{_dashed(key)} and helper exclude each other"
 
     def _steering_rules(self) -> Iterable[tuple[bool, str]]:
         """One owner at a time, so two that were asked for are a contradiction (U-45)."""
@@ -132,7 +145,7 @@ class DeviceOptions:
         yield handed and without, f"{named} has no use for bpf-fds"
 
 
-_TAP_KEYS: Final = ("tap", "tap_persist", "tap_fds", "netns", "bridge")
+_TAP_KEYS: Final = ("tap", "tap_persist", "tap_fds", "netns", "bridge", "helper")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +205,11 @@ _flag: Final = bool
 
 SOCKETS: Final = (
     Option("socket-path", readers.some_text, "PATH", "listen here for a front-end"),
-    Option("fd", readers.fd, "N", "serve on this socket, listening or connected", (int,)),
+    Option(
+        *("fd", readers.or_named(readers.fd, NAMED_FD), "N"),
+        "serve on this socket, listening or connected; named: handed over by name",
+        (int, str),
+    ),
     Option(
         "connect",
         readers.some_text,
@@ -210,9 +227,13 @@ HOST_PORT: Final = (
         *("tap-persist", _flag, "", "a tap created here stays at exit"), types=(bool,), flag=True
     ),
     Option(
-        *("tap-fds", readers.fds, "N,N…", "tap queues that are open already"),
-        types=(),
+        *("tap-fds", readers.or_named(readers.fds, NAMED_FDS), "N,N…"),
+        "tap queues that are open already; named: handed over by name (LISTEN_FDNAMES)",
         elements=int,
+    ),
+    Option(
+        *("helper", readers.some_text, "PATH"),
+        "have `pyvnet helper --serve PATH` make the tap, and a steering program",
     ),
     Option("netns", readers.some_text, "NAME", "network namespace the tap is in"),
     Option("bridge", readers.interface, "NAME", "make the tap a port of this bridge"),
@@ -242,11 +263,10 @@ DEVICE: Final = (
     Option(
         *(
             "bpf-fds",
-            readers.two_fds,
+            readers.or_named(readers.two_fds, NAMED_FDS),
             "P,M",
-            "the steering program and its map, loaded by somebody else",
+            "the steering program and its map, loaded by somebody else; named: as tap-fds",
         ),
-        types=(),
         elements=int,
     ),
     Option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pyvnet.device.settings import COMPAT_SWITCHES
 from pyvnet.spec.features import NO_FEATURES, Feature
@@ -61,6 +61,15 @@ def number(low: int, high: int) -> Callable[[str], int]:
 
 fd: Final = number(0, 2**20)
 cpu: Final = number(0, 8191)
+
+
+def or_named(read: Callable[[str], Any], by_name: object) -> Callable[[str], Any]:
+    """The same, but ``named`` is read as ``by_name``: numbers come at the start, by name."""
+
+    def read_either(text: str) -> Any:
+        return by_name if text.strip() == "named" else read(text)
+
+    return read_either
 
 
 def fds(text: str) -> tuple[int, ...]:

@@ -11,11 +11,13 @@ import logging
 import os
 import re
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.daemon import logs, server, sockets
+from pyvnet.daemon.helper import protocol, request
 from pyvnet.device.settings import IMPLEMENTED
-from pyvnet.errors import PyvnetError, UsageError
+from pyvnet.errors import HostError, PyvnetError, UsageError
 from pyvnet.netdev import NetDevice, Null, PairFds, Tap, TapFds
 from pyvnet.runtime import Device
 from pyvnet.spec.features import NO_FEATURES, Feature, feature_names, missing_dependencies
@@ -38,6 +40,7 @@ _FDS_PER_WORKER: Final = 3  # epoll, wake and io_uring
 # Listener, connection, back-end channel, controlq's kick, engine events, namespace, carrier,
 # steering program, its map, a program under way; fds of a message under way, and of memory regions.
 _FDS_PER_DEVICE: Final = 10 + MESSAGE_FDS + 8
+_FDS_PER_HELPER: Final = 3  # its connection, and a program and a map beside our own
 
 
 class ServedDevice:
@@ -65,6 +68,7 @@ class ServedDevice:
             + pairs * _FDS_PER_PORT_QUEUE
             + workers * _FDS_PER_WORKER
             + _FDS_PER_DEVICE
+            + (_FDS_PER_HELPER + pairs if self.options.helper is not None else 0)
         )
 
     async def start(self) -> None:
@@ -82,6 +86,8 @@ class ServedDevice:
         options = self.options
         endpoint = make_endpoint(options)
         undo.push_async_callback(endpoint.close)
+        if options.helper is not None:
+            options = self._ask(options.helper, undo)
         netdev = make_port(options)
         features = offer(options)
         device = Device(
@@ -106,6 +112,23 @@ class ServedDevice:
         _log.info("%s: %d queue pairs", _port_text(netdev.describe()), options.pairs)
         endpoint.start(backend)
         self.endpoint = endpoint
+
+    def _ask(self, helper: str, undo: AsyncExitStack) -> DeviceOptions:
+        """Have a tap and a steering program made; returns the options with what was handed over."""
+        options = self.options
+        # The connection says how long the broker is to keep what it holds for us.
+        session = undo.enter_context(request.Session(helper))
+        tap = session.make_tap(options.pairs, options.tap, options.mtu, options.bridge)
+        undo.callback(protocol.close_all, tap)
+        bpf = None
+        if options.steering in {"auto", "ebpf"}:
+            try:
+                bpf = session.load_steering()
+            except HostError as error:
+                _log.warning("no steering program: %s", error)
+            else:
+                undo.callback(protocol.close_all, bpf)
+        return replace(options, helper=None, tap=None, bridge=None, tap_fds=tap, bpf_fds=bpf)
 
     async def close(self) -> None:
         """Let go of everything and put the host back as it was; harmless when not started."""

@@ -55,13 +55,22 @@ class SocketFile:
         self.socket.close()
 
 
-def listen(path: str, *, mode: int | None = None, group: str | None = None) -> SocketFile:
+def listen(
+    path: str,
+    *,
+    mode: int | None = None,
+    group: str | None = None,
+    owner: int = -1,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+) -> SocketFile:
     """Listen at ``path``, nonblocking.
 
     Args:
         path: a stale socket file there is replaced, anything else is not.
         mode: of the file; None leaves it to the umask.
         group: name of the file's group, or its number.
+        owner: uid the file is given to; -1: nobody else.
+        kind: of the socket.
 
     Raises:
         HostError: somebody listens there, or the file is no socket, or the
@@ -70,17 +79,17 @@ def listen(path: str, *, mode: int | None = None, group: str | None = None) -> S
     """
     check_path(path)
     gid = None if group is None else _group(group)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
     with contextlib.ExitStack() as undo:
         undo.callback(listener.close)
         try:
             with _locked(Path(path).parent):
-                _make_room(path)
+                _make_room(path, kind)
                 if mode is not None or gid is not None:
                     os.fchmod(listener.fileno(), _OWNER if mode is None else mode & _OWNER)
                 listener.bind(path)
                 undo.callback(_forget, path)
-                inode = _settle(path, mode, gid)
+                inode = _settle(path, mode, -1 if gid is None else gid, owner)
                 listener.listen(_BACKLOG)
         except OSError as error:
             cure = _CURES.get(error.errno or 0, "")
@@ -126,7 +135,7 @@ def is_listening(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
-def _make_room(path: str) -> None:
+def _make_room(path: str, kind: socket.SocketKind) -> None:
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -135,7 +144,7 @@ def _make_room(path: str) -> None:
         raise HostError(
             f"{path} exists and is not a socket", cure="choose another path, or remove it"
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(_CONNECT_PATIENCE)
         try:
             probe.connect(path)
@@ -156,19 +165,19 @@ def _make_room(path: str) -> None:
     )
 
 
-def _settle(path: str, mode: int | None, gid: int | None) -> tuple[int, int]:
-    """Give the file just bound its group and mode; returns which file it is."""
+def _settle(path: str, mode: int | None, gid: int, uid: int) -> tuple[int, int]:
+    """Give the file just bound its owner, group and mode; returns which file it is."""
     file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(file)
         if not stat.S_ISSOCK(found.st_mode):
             raise OSError(errno.EEXIST, "replaced by another program")
         self_link = f"/proc/self/fd/{file}"
-        if gid is not None:
-            os.chown(self_link, -1, gid)
+        if (uid, gid) != (-1, -1):
+            os.chown(self_link, uid, gid)
         if mode is not None:
             Path(self_link).chmod(mode)
-        elif gid is not None:
+        elif gid != -1:
             Path(self_link).chmod(0o777 & ~_umask())
         return _identity(found)
     finally:

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from pyvnet.errors import HostError, UsageError
 from pyvnet.netdev import rtnl, tap_state, tun_uapi
 from pyvnet.netdev.carrier import CarrierWatch
+from pyvnet.netdev.names import check_name
 from pyvnet.netdev.netns import NetNamespace
 from pyvnet.netdev.tun_uapi import Iff, Offload
 
@@ -77,7 +78,7 @@ class Tap:
     ) -> None:
         for chosen in (name, bridge):
             if chosen is not None:
-                _check_name(chosen)
+                check_name(chosen)
         if queues < 1:
             raise UsageError(f"{queues} queues asked for; at least one is needed")
         if mtu is not None and mtu not in _MTU_RANGE:
@@ -352,17 +353,6 @@ _ATTACH_CURES: Final = {
     errno.E2BIG: f"the kernel takes at most {tun_uapi.MAX_QUEUES} queues",
     errno.ENFILE: "there are too many interfaces named vnet",
 }
-
-
-def _check_name(name: str) -> None:
-    """dev_valid_name() of net/core/dev.c; ``%`` would make the kernel choose a number."""
-    encoded = name.encode()
-    if not 0 < len(encoded) <= tun_uapi.IFNAME_MAX:
-        raise UsageError(f"{name!r} cannot name an interface: use 1 to {tun_uapi.IFNAME_MAX} bytes")
-    if name in {".", ".."} or any(letter in "/:%\0" or letter.isspace() for letter in name):
-        raise UsageError(
-            f"{name!r} cannot name an interface: no blanks, slashes, colons or percent signs"
-        )
 
 
 def _went_away(name: str) -> HostError:

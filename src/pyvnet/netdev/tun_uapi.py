@@ -20,6 +20,7 @@ IFNAME_MAX: Final = 15  # IFNAMSIZ without the terminating zero
 
 _TUNSETIFF: Final = 0x400454CA
 _TUNSETPERSIST: Final = 0x400454CB
+_TUNSETOWNER: Final = 0x400454CC
 _TUNGETFEATURES: Final = 0x800454CF
 _TUNSETOFFLOAD: Final = 0x400454D0
 _TUNGETVNETHDRSZ: Final = 0x800454D7
@@ -125,6 +126,11 @@ def set_offload(fd: int, offload: int) -> None:
 def set_persist(fd: int, *, on: bool) -> None:
     """TUNSETPERSIST: the interface outlives its last queue."""
     ioctl(fd, _TUNSETPERSIST, int(on))
+
+
+def set_owner(fd: int, uid: int) -> None:
+    """TUNSETOWNER: who may attach queues without CAP_NET_ADMIN."""
+    ioctl(fd, _TUNSETOWNER, uid)
 
 
 def set_carrier(fd: int, *, on: bool) -> None:

@@ -8,6 +8,7 @@ as it was; 2 wrong usage.  It stays in the foreground.
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,9 @@ def _reader(option: Option) -> Callable[[str], Any]:
 def run(args: argparse.Namespace) -> int:
     """Serve; returns the exit status."""
     wanted = _wanted(args)
-    from pyvnet.daemon import service
+    from pyvnet.daemon import named_fds, service
+
+    wanted = replace(wanted, devices=named_fds.resolve(wanted.devices, os.environ))
 
     return service.run(wanted)
 
