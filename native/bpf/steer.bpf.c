@@ -10,13 +10,12 @@
  * queue.
  *
  * What the two share is in frame_rules.h and in the snapshot (steering_abi.h):
- * C works out the choice of the hash type for each kind of flow and the table
- * of what each input byte adds to the hash, so the order of types and its
- * exceptions (U-19, U-58) are written down once.  What differs is how bytes are
- * reached.  A socket filter has to copy them, so the commonest frame costs one
- * copy of all it may need; and a verifier follows every path, so the walk along
- * IPv6 extension headers is one loop of a fixed bound, each turn of which takes
- * a header or an option.
+ * C works out the choice of the hash type for each kind of flow, what each
+ * protocol number is to the walk along IPv6 extension headers, and what each
+ * input byte adds to the hash.  So the order of types and its exceptions (U-19,
+ * U-58) are written down once.  What differs is how bytes are reached: a socket
+ * filter has to copy them, by a call that costs the same for 4 bytes and for
+ * 46, so the commonest frames cost one call for all they may need.
  *
  * A VLAN tag may stand beside the frame instead of in it; the reader of the tap
  * finds it in its place.  So it counts as the outermost tag, and the window of
@@ -58,22 +57,38 @@ struct {
 struct head {
 	uint8_t unused[6];
 	uint16_t type; /* as in the frame */
-	uint8_t ip
-		[IP_READ]; /* ports, and addresses for the EX types, are put here wherever they were */
+	uint8_t ip[IP_READ]; /* ports, and addresses for the EX types, come here from anywhere */
 } __attribute__((aligned(8)));
+
+/* A walk along extension headers and their options. */
+struct walk {
+	uint32_t at; /* what is read next */
+	uint32_t stop; /* options end here; not above @at: none are being read */
+	uint32_t end; /* of what counts of the frame */
+	uint32_t next; /* VNET_STEERING_* of the header that follows */
+	uint32_t left; /* how many headers and options more may come */
+	uint32_t destination; /* all ones: options are those of a destination options header */
+	uint32_t home, route; /* where the first valid address is, 0: none was seen */
+	uint32_t kind;
+};
+#define ONE_HEADER 0x100u
+#define ONE_OPTION 1u
 
 /* Turns of the walk: one for each header, each option and what follows the chain. */
 #define TURNS (VNET_PARSE_MAX_HEADERS + VNET_PARSE_MAX_OPTIONS + 1)
 
-INLINE void read_head(struct __sk_buff *skb, struct head *head, uint32_t at, uint32_t len)
+/* Read EtherType and IP header, the latter at @at, which is not beyond @len. */
+INLINE void read_head(struct __sk_buff *skb, const struct vnet_steering_slot *slot,
+		      struct head *head, uint32_t at, uint32_t len)
 {
 	if (len - at >= IP_READ) {
 		skb_load_bytes(skb, at - 2, &head->type, HEAD_SIZE);
 		return;
 	}
+	/* For the verifier, and so that what follows looks the same to it as after the above. */
 	for (uint32_t i = 0; i < IP_READ; i += 4)
-		*(uint32_t *)(head->ip + i) = 0;
-	head->type = 0;
+		*(uint32_t *)(head->ip + i) = slot->zero;
+	head->type = (uint16_t)slot->zero;
 	skb_load_bytes(skb, at - 2, &head->type, len - at + 2);
 }
 
@@ -87,7 +102,7 @@ INLINE int has_ports(uint8_t protocol)
 	return protocol == PROTO_TCP || protocol == PROTO_UDP;
 }
 
-/* Return: the flow's kind, 0: no hash */
+/* Return: the flow's kind, its ports in their place behind 20 bytes of header; 0: no hash */
 INLINE uint32_t read_ipv4(struct __sk_buff *skb, struct head *head, uint32_t at, uint32_t len)
 {
 	const uint32_t left = len - at, size = (head->ip[0] & 0xfu) * 4;
@@ -104,9 +119,9 @@ INLINE uint32_t read_ipv4(struct __sk_buff *skb, struct head *head, uint32_t at,
 }
 
 /*
- * Comparisons without a branch.  Where two paths of a loop meet again the verifier would have to
- * recognise that they are alike, and it gives up on that after some turns; so there are none.
- * What the compiler sees through it turns back into branches, hence the empty asm.
+ * Comparisons without a branch.  Where paths of a loop meet again a verifier has to recognise
+ * that they are alike, and it forgets what it saw some turns ago; so a turn is one path, and
+ * what it does depends on masks.  The compiler would make branches of them, hence the empty asm.
  * Return: all ones or zero
  */
 INLINE uint32_t if_below(uint32_t a, uint32_t b)
@@ -127,60 +142,56 @@ INLINE uint32_t either(uint32_t mask, uint32_t then, uint32_t other)
 	return (then & mask) | (other & ~mask);
 }
 
-struct walk {
-	uint32_t at; /* what is read next: an option or a header */
-	uint32_t stop; /* options end here; not above @at: none are being read */
-	uint32_t end; /* of what counts of the frame */
-	uint32_t next; /* VNET_STEERING_* of the header that follows */
-	uint32_t headers, options; /* how many more may come */
-	uint32_t destination; /* all ones: options are those of a destination options header */
-	uint32_t home, route; /* where the first valid address is, 0: none was seen */
-	uint32_t kind;
-};
-
-/* Count an option and go behind it; one that does not fit ends those of its header. */
-INLINE void take_option(struct __sk_buff *skb, struct walk *w)
+INLINE uint32_t if_set(uint32_t flags, uint32_t flag)
 {
-	uint8_t bytes[2] __attribute__((aligned(8)));
-	uint32_t behind, fits;
+	return 0 - (flags / flag & 1u);
+}
 
-	w->options--;
-	/* Fails, and reads zeros, where the frame ends behind the type: so do the options, either way. */
-	skb_load_bytes(skb, w->at, bytes, sizeof(bytes));
-	behind = w->at + either(if_same(bytes[0], OPTION_PAD1), 1, 2u + bytes[1]);
-	fits = ~if_below(w->stop, behind);
-	w->home |= fits & w->destination & if_same(w->home, 0) &
+/*
+ * Take an option, if @option is all ones, or a header, if it is zero, whose first bytes were
+ * read, and move behind it, or to the options inside it.  A malformed option ends those of its
+ * header.  @fits: whether it ends where options or what counts of the frame do, or before.
+ */
+INLINE void take(const struct vnet_steering_slot *slot, struct walk *w, const uint8_t *bytes,
+		 uint32_t option, uint32_t behind, uint32_t fits)
+{
+	const uint32_t opens = if_set(w->next, VNET_STEERING_OPTIONS);
+
+	w->home |= option & fits & w->destination & if_same(w->home, 0) &
 		   if_same((uint32_t)bytes[0] << 8 | bytes[1],
 			   OPTION_HOME_ADDRESS << 8 | ADDRESS_SIZE) &
 		   (w->at + 2);
-	w->at = either(fits, behind, w->stop);
+	w->route |= ~option & if_set(w->next, VNET_STEERING_ROUTING) & if_same(w->route, 0) &
+		    if_same(bytes[1], RH2_HDRLEN) & if_same(bytes[2], RH2_TYPE) &
+		    if_same(bytes[3], RH2_SEGMENTS_LEFT) & (w->at + RH2_ADDRESS_OFFSET);
+	w->at = either(option, either(fits, behind, w->stop), either(opens, w->at + 2, behind));
+	w->stop = either(option, w->stop, opens & behind);
+	w->destination = either(option, w->destination, if_set(w->next, VNET_STEERING_DESTINATION));
+	w->next = either(option, w->next, slot->protocols[bytes[0]]);
 }
 
-/* Return: 0: the walk ends with this header, and no ports follow */
-INLINE int take_header(struct __sk_buff *skb, const struct vnet_steering_slot *slot, struct walk *w)
+/* Return: 0: the walk ends with this turn, and no ports follow */
+INLINE int turn(struct __sk_buff *skb, const struct vnet_steering_slot *slot, struct walk *w,
+		uint8_t *bytes, uint32_t option)
 {
-	const uint32_t options = 0 - (w->next / VNET_STEERING_OPTIONS & 1u);
-	const uint32_t routing = 0 - (w->next / VNET_STEERING_ROUTING & 1u);
-	uint8_t bytes[4] __attribute__((aligned(8)));
-	uint32_t size;
+	uint32_t size, fits;
 
-	if (!w->headers || w->end - w->at < EXTENSION_MIN_SIZE)
+	if (!(w->left & either(option, ONE_HEADER - ONE_OPTION, ~(ONE_HEADER - ONE_OPTION))))
 		return 0;
-	w->headers--;
-	skb_load_bytes(skb, w->at, bytes, sizeof(bytes));
-	size = EXTENSION_MIN_SIZE + bytes[1] * (w->next & VNET_STEERING_UNITS);
-	if (size > w->end - w->at)
+	w->left -= either(option, ONE_OPTION, ONE_HEADER);
+	if (if_below(w->end - w->at, EXTENSION_MIN_SIZE) & ~option)
+		return 0;
+	/* Fails, and reads zeros, where the frame ends behind an option's type: so do the options. */
+	skb_load_bytes(skb, w->at, bytes, 2 + (~option & 2));
+	size = either(option, either(if_same(bytes[0], OPTION_PAD1), 1, 2u + bytes[1]),
+		      EXTENSION_MIN_SIZE + bytes[1] * (w->next & VNET_STEERING_UNITS));
+	fits = ~if_below(either(option, w->stop, w->end), w->at + size);
+	if (!(fits | option))
 		return 0;
 	w->kind = VNET_FLOW_IPV6 | VNET_FLOW_EXTENSIONS;
-	if (w->next & VNET_STEERING_LAST)
+	if (w->next & ~option & VNET_STEERING_LAST)
 		return 0;
-	w->route |= routing & if_same(w->route, 0) & if_same(bytes[1], RH2_HDRLEN) &
-		    if_same(bytes[2], RH2_TYPE) & if_same(bytes[3], RH2_SEGMENTS_LEFT) &
-		    (w->at + RH2_ADDRESS_OFFSET);
-	w->destination = 0 - (w->next / VNET_STEERING_DESTINATION & 1u);
-	w->stop = options & (w->at + size);
-	w->at += either(options, 2, size);
-	w->next = slot->protocols[bytes[0]];
+	take(slot, w, bytes, option, w->at + size, fits);
 	return 1;
 }
 
@@ -188,25 +199,25 @@ INLINE int take_header(struct __sk_buff *skb, const struct vnet_steering_slot *s
 INLINE uint32_t walk(struct __sk_buff *skb, const struct vnet_steering_slot *slot,
 		     struct head *head, struct walk *w)
 {
+	/* Known values would make each turn another one to the verifier. */
 	const uint32_t unknown = slot->zero;
+	uint8_t bytes[4] __attribute__((aligned(8)));
 
+	*(uint32_t *)bytes = unknown;
+	w->end ^= unknown;
 #pragma clang loop unroll(disable)
-	for (uint32_t turn = 0; turn < TURNS; turn++) {
+	for (uint32_t i = 0; i < TURNS; i++) {
+		uint32_t option;
+
 		w->at ^= unknown;
 		w->stop ^= unknown;
-		w->options ^= unknown;
-		w->headers ^= unknown;
+		w->left ^= unknown;
 		w->kind ^= unknown;
-		if (w->at < w->stop) {
-			if (!w->options)
-				return w->kind;
-			take_option(skb, w);
-		} else {
-			if (!(w->next & VNET_STEERING_EXTENSION))
-				break;
-			if (!take_header(skb, slot, w))
-				return w->kind;
-		}
+		option = if_below(w->at, w->stop);
+		if (!((option | w->next) & VNET_STEERING_EXTENSION))
+			break;
+		if (!turn(skb, slot, w, bytes, option))
+			return w->kind;
 	}
 	if (!(w->next & VNET_FLOW_L4) || w->end - w->at < PORTS_SIZE)
 		return w->kind;
@@ -214,7 +225,6 @@ INLINE uint32_t walk(struct __sk_buff *skb, const struct vnet_steering_slot *slo
 	return w->kind | (w->next & VNET_FLOW_L4);
 }
 
-/* Return: the choice for the frame's flow, its addresses and ports in their places; 0: no hash */
 INLINE uint32_t read_extensions(struct __sk_buff *skb, const struct vnet_steering_slot *slot,
 				struct head *head, uint32_t at, uint32_t len)
 {
@@ -223,8 +233,7 @@ INLINE uint32_t read_extensions(struct __sk_buff *skb, const struct vnet_steerin
 		.at = at + IPV6_SIZE,
 		.end = len < window ? len : window,
 		.next = slot->protocols[head->ip[6]],
-		.headers = VNET_PARSE_MAX_HEADERS,
-		.options = VNET_PARSE_MAX_OPTIONS,
+		.left = VNET_PARSE_MAX_HEADERS * ONE_HEADER + VNET_PARSE_MAX_OPTIONS * ONE_OPTION,
 		.kind = VNET_FLOW_IPV6,
 	};
 	const uint32_t choice = slot->choice[walk(skb, slot, head, &w) % VNET_FLOW_KINDS];
@@ -236,6 +245,7 @@ INLINE uint32_t read_extensions(struct __sk_buff *skb, const struct vnet_steerin
 	return choice;
 }
 
+/* Return: the choice for the frame's flow, its addresses and ports in their places; 0: no hash */
 INLINE uint32_t read_ipv6(struct __sk_buff *skb, const struct vnet_steering_slot *slot,
 			  struct head *head, uint32_t at, uint32_t len)
 {
@@ -252,7 +262,8 @@ INLINE uint32_t read_ipv6(struct __sk_buff *skb, const struct vnet_steering_slot
 }
 
 /* Read the head again where it is behind tags.  Return: where IP begins; 0: cut off, or too deep */
-INLINE uint32_t skip_tags(struct __sk_buff *skb, struct head *head, uint32_t len)
+INLINE uint32_t skip_tags(struct __sk_buff *skb, const struct vnet_steering_slot *slot,
+			  struct head *head, uint32_t len)
 {
 	uint32_t at = ETHERNET_SIZE + VLAN_TAG_SIZE;
 
@@ -263,10 +274,11 @@ INLINE uint32_t skip_tags(struct __sk_buff *skb, struct head *head, uint32_t len
 			return 0;
 		at += VLAN_TAG_SIZE;
 	}
-	read_head(skb, head, at, len);
+	read_head(skb, slot, head, at, len);
 	return at;
 }
 
+/* Return: what @count input bytes from @position on add to the hash */
 INLINE uint32_t add(const struct vnet_steering_slot *slot, const uint8_t *bytes, uint32_t position,
 		    uint32_t count)
 {
@@ -278,14 +290,41 @@ INLINE uint32_t add(const struct vnet_steering_slot *slot, const uint8_t *bytes,
 	return hash;
 }
 
+/* Return: the queue of a frame of at least ETHERNET_SIZE bytes */
+INLINE int steer(struct __sk_buff *skb, const struct vnet_steering_slot *slot, uint32_t len)
+{
+	const struct vnet_steering *s = &slot->steering;
+	uint32_t at = ETHERNET_SIZE, choice = 0, hash = 0;
+	struct head head;
+
+	read_head(skb, slot, &head, at, len);
+	if (is_vlan_tpid(BE16(head.type))) {
+		at = skip_tags(skb, slot, &head, len);
+		if (!at)
+			return s->unclassified_queue;
+	}
+	if (head.type == BE16(ETHERTYPE_IPV4)) {
+		choice = slot->choice[read_ipv4(skb, &head, at, len)];
+		hash = add(slot, head.ip + 12, 0, 8);
+		if (choice & CHOICE_PORTS)
+			hash ^= add(slot, head.ip + IPV4_MIN_SIZE, 8, PORTS_SIZE);
+	} else if (head.type == BE16(ETHERTYPE_IPV6)) {
+		choice = read_ipv6(skb, slot, &head, at, len);
+		hash = add(slot, head.ip + 8, 0, 2 * ADDRESS_SIZE);
+		if (choice & CHOICE_PORTS)
+			hash ^= add(slot, head.ip + IPV6_SIZE, 2 * ADDRESS_SIZE, PORTS_SIZE);
+	}
+	if (!choice)
+		return s->unclassified_queue;
+	return s->indirection_table[hash & s->indirection_table_mask & (VNET_RSS_TABLE_LENGTH - 1)];
+}
+
 SECTION("socket")
 int pyvnet_steer(struct __sk_buff *skb)
 {
 	const uint32_t len = skb->len, only = 0;
 	const struct vnet_steering_map *map = map_lookup_elem(&steering, &only);
 	const struct vnet_steering_slot *slot;
-	uint32_t at = ETHERNET_SIZE, choice = 0, hash;
-	struct head head;
 
 	if (!map)
 		return 0;
@@ -294,30 +333,7 @@ int pyvnet_steer(struct __sk_buff *skb)
 		return 0;
 	if (len < ETHERNET_SIZE)
 		return slot->steering.unclassified_queue;
-	read_head(skb, &head, at, len);
-	if (is_vlan_tpid(BE16(head.type)))
-		at = skip_tags(skb, &head, len);
-	if (!at)
-		return slot->steering.unclassified_queue;
-	if (head.type == BE16(ETHERTYPE_IPV4)) {
-		choice = slot->choice[read_ipv4(skb, &head, at, len)];
-		if (!choice)
-			return slot->steering.unclassified_queue;
-		hash = add(slot, head.ip + 12, 0, 8);
-		if (choice & CHOICE_PORTS)
-			hash ^= add(slot, head.ip + IPV4_MIN_SIZE, 8, PORTS_SIZE);
-	} else if (head.type == BE16(ETHERTYPE_IPV6)) {
-		choice = read_ipv6(skb, slot, &head, at, len);
-		if (!choice)
-			return slot->steering.unclassified_queue;
-		hash = add(slot, head.ip + 8, 0, 2 * ADDRESS_SIZE);
-		if (choice & CHOICE_PORTS)
-			hash ^= add(slot, head.ip + IPV6_SIZE, 2 * ADDRESS_SIZE, PORTS_SIZE);
-	} else {
-		return slot->steering.unclassified_queue;
-	}
-	return slot->steering.indirection_table[hash & slot->steering.indirection_table_mask &
-						(VNET_RSS_TABLE_LENGTH - 1)];
+	return steer(skb, slot, len);
 }
 
 const char licence[] SECTION("license") = "Dual MIT/GPL";
