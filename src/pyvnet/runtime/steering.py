@@ -27,7 +27,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -155,28 +155,38 @@ class Steering:
         if a host port queue cannot be attached, with the old policy in force.
         """
         wanted = min(policy.port_queues, self._netdev.queues)
-        with Policy.compile(policy, self._native) as compiled:
-            steers = self._steerer is not None and self._program is None
+        steers = self._steerer is not None and self._program is None
+        with ExitStack() as made:
+            compiled = made.enter_context(Policy.compile(policy, self._native))
             if running and wanted < self._attached and steers:
-                self._shrink(policy, compiled)
-            else:
-                self._engine.set_policy(compiled)
-                self._steer(policy, compiled)
-        self._attached = wanted
+                staying = replace(policy, port_queues=self._attached)
+                first = made.enter_context(Policy.compile(staying, self._native))
+                spread = made.enter_context(self._spreading(wanted))
+                self._engine.set_policy(first)
+                self._steer_away(policy, compiled, spread)
+            # Where queues go nothing is attached, and the offloads are told: it is not refused.
+            self._engine.set_policy(compiled)
+            self._attached = wanted
+            self._steer(policy, compiled)
 
-    def _shrink(self, policy: DevicePolicy, compiled: Policy) -> None:
-        """Judge by the new policy, steer by it, and only then take the queues away."""
-        staying = replace(policy, port_queues=self._attached)
-        with Policy.compile(staying, self._native) as first:
-            self._engine.set_policy(first)
+    def _steer_away(self, policy: DevicePolicy, compiled: Policy, spread: Policy) -> None:
+        """Return once no frame is steered to a queue that goes, if that can be had."""
         if policy.mode is SteeringMode.RSS:
             self._steer(policy, compiled)
         else:
-            self._spread(min(policy.port_queues, self._netdev.queues))
+            self._ask(lambda steerer: steerer.publish(spread))
+            self._told = _SPREAD
         self._ask(lambda steerer: steerer.settle())
-        # Nothing is attached now and the offloads are told: it cannot be refused.
-        self._engine.set_policy(compiled)
-        self._steer(policy, compiled)
+
+    def _spreading(self, queues: int) -> Policy:
+        """Any flow to one of the first ``queues``: for steering by, for the time being."""
+        return Policy.create(
+            mode=SteeringMode.RSS,
+            hash_types=ALL_HASH_TYPES,
+            key=VERIFICATION_KEY,
+            indirection_table=[index % queues for index in range(MAX_TABLE_LENGTH)],
+            native=self._native,
+        )
 
     def _steer(self, policy: DevicePolicy, compiled: Policy) -> None:
         told = _Told.of(policy) if policy.mode is SteeringMode.RSS else None
@@ -187,19 +197,6 @@ class Steering:
         else:
             self._ask(lambda steerer: steerer.publish(compiled))
         self._told = told
-
-    def _spread(self, queues: int) -> None:
-        """Steer any flow to one of the first ``queues``, for the time being."""
-        table = [index % queues for index in range(MAX_TABLE_LENGTH)]
-        with Policy.create(
-            mode=SteeringMode.RSS,
-            hash_types=ALL_HASH_TYPES,
-            key=VERIFICATION_KEY,
-            indirection_table=table,
-            native=self._native,
-        ) as spread:
-            self._ask(lambda steerer: steerer.publish(spread))
-        self._told = _SPREAD
 
     def _ask(self, what: Callable[[Steerer], None]) -> None:
         """Ask the steerer, if there is one; it goes if it cannot."""
@@ -216,7 +213,8 @@ class Steering:
         if steerer is None:
             return
         steerer.close()
-        self._findings[steerer.owner] = because(error)
+        cure = error.cure or "none needed: software gives the same answers"
+        self._findings[steerer.owner] = because(HostError(error.what, error.errno, cure))
         self._say_why_not(steerer.owner)
 
 
