@@ -6,7 +6,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import struct
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -374,6 +376,24 @@ async def test_no_memory_for_a_change_changes_nothing(
         assert device.steering_owner == "ebpf"
         await exchange(netns, driver)
         assert device.statistics().rx_resteered == 0
+
+
+def test_a_signal_does_not_keep_a_program_from_being_loaded() -> None:
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    stop, here = threading.Event(), threading.get_ident()
+
+    def disturb() -> None:
+        while not stop.wait(0.002):  # the verifier takes longer
+            signal.pthread_kill(here, signal.SIGUSR1)
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    try:
+        program.load().close()
+    finally:
+        stop.set()
+        disturber.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 # --- a state that moves -------------------------------------------------------------------

@@ -18,6 +18,7 @@ import ctypes
 import errno
 import os
 import platform
+import signal
 import struct
 import sys
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ _PROG_TEST_RUN: Final = 10
 _OBJ_GET_INFO: Final = 15
 _ENABLE_STATS: Final = 32
 
+_ATTEMPTS: Final = 4
 _LOG_BYTES: Final = 1 << 20
 _LOG_LINES: Final = 12
 _LOG_STEPS, _LOG_RESULT = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS
@@ -249,7 +251,22 @@ def _prog_load(
         0,
         _object_name(name),
     )
-    return _bpf(_PROG_LOAD, attributes)
+    return _undisturbed(attributes)
+
+
+def _undisturbed(attributes: bytes) -> int:
+    """BPF_PROG_LOAD; the verifier gives up with EAGAIN when a signal comes meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        for _ in range(_ATTEMPTS):
+            try:
+                return _bpf(_PROG_LOAD, attributes)
+            except OSError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+        return _bpf(_PROG_LOAD, attributes)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_program(fd: int, frame: bytes, repeat: int = 1) -> Run:
