@@ -26,7 +26,7 @@ C_HEADERS := $(sort $(wildcard native/include/pyvnet/*.h native/src/*.h))
 EXT := $(NATIVE)/_ffi.abi3.so
 EXT_INPUTS := setup.py $(NATIVE)/_ffi.c $(C_SOURCES) $(C_HEADERS)
 FUZZERS := $(patsubst native/fuzz/fuzz_%.c,%,$(sort $(wildcard native/fuzz/fuzz_*.c)))
-PYTHON_FUZZERS := session control
+PYTHON_FUZZERS := session control object
 C_FLAGS := -std=gnu11 -pthread -Inative/include -Inative/src
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Werror
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

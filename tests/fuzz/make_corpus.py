@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Seed inputs: what the front-ends of tests/vhost_user say, and commands of every class.
+"""Seed inputs: what front-ends of tests/vhost_user say, commands of every class, clang's objects.
 
 Run from the root of the repository: python -m tests.fuzz.make_corpus
 
@@ -18,6 +18,7 @@ from pyvnet.errors import FrontendError
 from pyvnet.spec.vhost_user import HEADER
 from tests.fuzz.run import CORPUS
 from tests.fuzz.session import MESSAGE, MESSAGE_WITH_ACK, RAW
+from tests.offload import sources
 from tests.vhost_user.support import Conversation, RefusalError
 from tests.vhost_user.test_front_ends import Crosvm, Qemu, Uml, VirtioUser
 
@@ -148,9 +149,28 @@ def commands() -> Iterator[bytes]:
         yield b"\0\1" + mask + b"".join(map(step, COMMANDS))
 
 
+def objects() -> Iterator[bytes]:
+    """What clang makes of the sources in tests/offload, whole and spoilt at its ends."""
+    both = sources.CONSTANT + sources.READ_MAP.replace("choose", "other")
+    for source in (
+        sources.CONSTANT,
+        sources.TYPED_MAP + sources.READ_MAP,
+        sources.LEGACY_MAP + sources.READ_MAP,
+        sources.TYPED_MAP + both,
+        *sources.UNSUPPORTED,
+    ):
+        yield sources.compiled(source + sources.LICENSE, "-mcpu=v3")
+    data = sources.compiled(sources.TYPED_MAP + sources.READ_MAP + sources.LICENSE, "-mcpu=v1")
+    yield data
+    yield sources.compiled(sources.LEGACY_MAP + sources.READ_MAP, "-g0")
+    for length in (0, 63, 64, len(data) // 2, len(data) - 1):
+        yield data[:length]
+
+
 def main() -> None:
     """Replace what this program made."""
-    for name, inputs in (("session", sessions()), ("control", commands())):
+    made = {"session": sessions(), "control": commands(), "object": objects()}
+    for name, inputs in made.items():
         folder = CORPUS / name
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("seed-*"):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-TARGETS: Final = ("session", "control")
+TARGETS: Final = ("session", "control", "object")
 CORPUS: Final = Path(__file__).parent / "corpus"
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from pyvnet.device import controlq
 from pyvnet.device.device import VirtioNetDevice
+from pyvnet.offload import elf
 from pyvnet.transport.vhost_user import fds, memory
 from tests.fuzz import control, session
+from tests.fuzz import object as object_
 from tests.fuzz.make_corpus import step
 from tests.fuzz.run import CORPUS, TARGETS, replay
 
@@ -78,3 +80,11 @@ def test_a_command_that_leads_nowhere_is_noticed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(controlq, "_admit", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         control.check(seeds("control")[0].read_bytes())
+
+
+def test_another_error_than_a_usage_error_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    (cut,) = [path for path in seeds("object") if path.stat().st_size == 63]
+    object_.check(cut.read_bytes())
+    monkeypatch.setattr(elf, "UsageError", KeyError)
+    with pytest.raises(KeyError):
+        object_.check(cut.read_bytes())

@@ -20,6 +20,7 @@ from tests.offload.sources import (
     LICENSE,
     READ_MAP,
     TYPED_MAP,
+    UNSUPPORTED,
     compiled,
 )
 
@@ -66,71 +67,7 @@ def test_maps_nobody_uses_are_listed_and_not_asked_for() -> None:
     assert found.programs[0].maps == ()
 
 
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        (
-            'int counter; SEC("socket") int f(struct __sk_buff *s) { return counter++; }',
-            r"global data \(counter\)",
-        ),
-        (
-            (
-                "static volatile int limit = 3;"
-                'SEC("socket") int f(struct __sk_buff *s) { return limit; }'
-            ),
-            "global data",
-        ),
-        (
-            (
-                "static const volatile u32 table[4] = {1, 2, 3, 4};"
-                'SEC("socket") int f(struct __sk_buff *s) { return table[s->len & 3]; }'
-            ),
-            "global data",
-        ),
-        (
-            (
-                "__attribute__((noinline)) int g(int x) { return x * x; }"
-                'SEC("socket") int f(struct __sk_buff *s) { return g(s->len); }'
-            ),
-            "g is called.*always_inline",
-        ),
-        (
-            (
-                'static __attribute__((noinline, section("socket"))) int g(int x) { return x * x; }'
-                'SEC("socket") int f(struct __sk_buff *s) { return g(s->len); }'
-            ),
-            "is called.*always_inline",
-        ),
-        (
-            (
-                'int unknown(int x); SEC("socket") int f(struct __sk_buff *s)'
-                "{ return unknown(s->len); }"
-            ),
-            "unknown is defined nowhere",
-        ),
-        (
-            TYPED_MAP.replace("__uint(max_entries, 4);", "__uint(pinning, 1);") + READ_MAP,
-            "the map numbers has 'pinning'",
-        ),
-        (
-            TYPED_MAP.replace("__uint(max_entries, 4);", "") + READ_MAP,
-            "the map numbers does not say its max_entries",
-        ),
-        (
-            TYPED_MAP.replace("__uint(type, 2);", "int type;") + READ_MAP,
-            "the map numbers has 'type'",
-        ),
-        (
-            'int numbers SEC(".maps");' + READ_MAP,
-            "the map numbers is not described by a struct",
-        ),
-        (
-            LEGACY_MAP.replace("map_flags;", "map_flags, inner;").replace("0x400 }", "0x400, 3 }")
-            + READ_MAP,
-            "the map numbers says more",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("source", "says"), UNSUPPORTED.items())
 def test_what_is_not_supported_is_named(source: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         elf.read_object(compiled(source + LICENSE))
