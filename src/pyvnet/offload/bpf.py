@@ -56,7 +56,7 @@ _ETHERNET: Final = 14
 
 _PRIVILEGE: Final = (
     "run as root or with CAP_BPF and CAP_PERFMON (before Linux 5.8: CAP_SYS_ADMIN), "
-    "or let `pyvnet helper` hand the fds over"
+    "or let `pyvnet helper` hand the fds over; before Linux 5.11 RLIMIT_MEMLOCK counts too"
 )
 _CURES: Final = {
     errno.EPERM: _PRIVILEGE,
@@ -64,7 +64,7 @@ _CURES: Final = {
     "allow it, or have the fds handed over",
     errno.EMFILE: "raise the limit of open files",
     errno.ENFILE: "the whole system is out of open files; raise fs.file-max",
-    errno.ENOMEM: "not enough memory; before Linux 5.11 RLIMIT_MEMLOCK counts too",
+    errno.ENOMEM: "there is not enough memory",
     errno.EBADF: "hand over the fd of what is asked for, open",
 }
 _LOAD_CURES: Final = _CURES | {
