@@ -11,6 +11,8 @@ One axis can silence the others: a frame cut in its Ethernet header has no hash,
 its options.  So besides the whole matrix parts of it are covered in the same way: one in
 which every frame has a hash, one in which every frame has ports, and one for each reason
 that alone keeps a frame from its ports (``HASHED``, ``PORTS``, ``LIMITS``).
+
+The same frames then go through a tap whose queue the steering program chooses.
 """
 
 from __future__ import annotations
@@ -20,16 +22,18 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from pyvnet.reference import Hash
 from pyvnet.spec.rss import HashReport
 from tests.differential.axes import (
     AXES,
     HASHED,
     LIMITS,
+    PLAIN_TYPES,
     PORTS,
     Axes,
     Plan,
@@ -40,10 +44,11 @@ from tests.differential.axes import (
 )
 from tests.differential.cases import build_case
 from tests.differential.observe import observe
+from tests.differential.steered_frames import QUEUES, Rss, Steered, steered_tap
 from tests.differential.verdicts import UNCLASSIFIED, Answer, Readers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SEED: Final = 20240607
 PAIR_HITS: Final = 50
@@ -71,19 +76,13 @@ class Tally:
     planner: Planner
     wanted: int  # hits of each pair
     plans: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    pairs: Counter[frozenset[Value]] = field(default_factory=Counter)  # hits of each
     reports: Counter[int] = field(default_factory=Counter)
     queues: set[int] = field(default_factory=set)
     mismatches: list[str] = field(default_factory=list)
     misbuilt: list[str] = field(default_factory=list)
+    steered: Steered = field(default_factory=Steered)
     seconds: float = 0.0
-
-    def pairs(self) -> Counter[frozenset[Value]]:
-        """Hits of each pair."""
-        pairs: Counter[frozenset[Value]] = Counter()
-        for values, count in self.plans.items():
-            for pair in pairs_of(dict(zip(AXES, values, strict=True))):
-                pairs[pair] += count
-        return pairs
 
     def values(self) -> Counter[Value]:
         """Hits of each value of each axis."""
@@ -120,6 +119,8 @@ def _send(tally: Tally, plan: Plan, rng: random.Random, readers: Readers) -> Non
         )
     tally.reports[native.report] += 1
     tally.queues.add(native.queue)
+    hashed = Hash(reference.value, HashReport(reference.report))
+    tally.steered.add(case, seen, readers.key, hashed)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,9 @@ def tallies(pytestconfig: pytest.Config) -> dict[str, Tally]:
             with Readers.random(rng) as readers:
                 for plan in plans:
                     _send(tally, plan, rng, readers)
+        for values, count in tally.plans.items():
+            for pair in pairs_of(dict(zip(AXES, values, strict=True))):
+                tally.pairs[pair] += count
         tally.seconds = time.monotonic() - started
     return tallies
 
@@ -160,7 +164,7 @@ def test_frames_are_what_was_planned(tally: Tally) -> None:
 
 
 def test_every_reachable_pair_was_sent_often_enough(tally: Tally) -> None:
-    hits = tally.pairs()
+    hits = tally.pairs
     sys.stdout.write(_table(tally, hits) if tally.name not in LIMITS else _summary(tally, hits))
     assert not {
         tuple(sorted(p)): hits[p] for p in tally.planner.reachable if hits[p] < tally.wanted
@@ -168,7 +172,7 @@ def test_every_reachable_pair_was_sent_often_enough(tally: Tally) -> None:
 
 
 def test_no_pair_declared_impossible_was_sent(tally: Tally) -> None:
-    assert not tally.pairs().keys() & impossible_pairs().keys()
+    assert not tally.pairs.keys() & impossible_pairs().keys()
 
 
 def test_every_report_was_given_often(tallies: dict[str, Tally]) -> None:
@@ -191,6 +195,54 @@ def test_no_types_mean_value_zero_and_the_unclassified_queue() -> None:
             case = build_case(plan, rng)
             answer = readers.native(case.data, 0, ex_types_always=case.ex_types_always)
             assert answer == Answer(0, HashReport.NONE, UNCLASSIFIED)
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+@pytest.mark.needs_tap
+@pytest.mark.requirement("NET-RSS-01", "NET-RSS-02", "U-17", "U-20", "U-21", "U-24", "U-25", "U-29")
+def test_the_steering_program_puts_every_frame_on_the_queue_both_readings_name(
+    tallies: dict[str, Tally],
+) -> None:
+    with steered_tap() as steered:
+        for tally in tallies.values():
+            complaints = list(islice(tally.steered.send(*steered), 10))
+            assert not complaints, "\n".join([tally.name, *complaints])
+    whole = tallies["with ports"].wanted == PAIR_HITS
+    assert sum(tally.steered.sent for tally in tallies.values()) >= (100_000 if whole else 10_000)
+
+
+SLIPS: Final[dict[str, Callable[[Rss], Rss]]] = {
+    "key": lambda rss: rss._replace(key=rss.key[:11] + bytes([rss.key[11] ^ 1]) + rss.key[12:]),
+    "hash types": lambda rss: rss._replace(hash_types=rss.hash_types ^ PLAIN_TYPES),
+    "order": lambda rss: rss._replace(ex_types_always=not rss.ex_types_always),
+    "half a table": lambda rss: rss._replace(table=rss.table[: max(len(rss.table) // 2, 1)]),
+    "unclassified queue": lambda rss: rss._replace(unclassified=(rss.unclassified + 1) % QUEUES),
+}
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+@pytest.mark.needs_tap
+def test_a_program_that_is_told_something_else_is_noticed(tallies: dict[str, Tally]) -> None:
+    with steered_tap() as (tap, told):
+        for name, slip in SLIPS.items():
+            frames = tallies["whole matrix"].steered.send(tap, told, slip)
+            noticed = list(islice(frames, 5))
+            assert len(noticed) == 5, name
+            assert all("due at queue" in complaint for complaint in noticed)
+
+
+def test_every_pair_went_through_the_tap_as_often(tally: Tally) -> None:
+    """But those of a cut in the Ethernet header: the kernel sends no frame without one."""
+    hits = tally.pairs.copy()
+    for planned, sent in tally.steered.recut:
+        hits.subtract(pairs_of(planned))
+        hits.update(pairs_of(sent))
+    unsendable = {("cut", f"eth.{field}") for field in ("dst", "src", "type")}
+    reachable = {pair for pair in tally.planner.reachable if not pair & unsendable}
+    assert not {tuple(sorted(pair)): hits[pair] for pair in reachable if hits[pair] < tally.wanted}
+    assert not any(hits[pair] for pair in hits if pair & unsendable)
 
 
 def _table(tally: Tally, hits: Counter[frozenset[Value]]) -> str:

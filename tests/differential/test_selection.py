@@ -7,13 +7,16 @@ version, L4 protocol, extension header or not.  There are few enough to try them
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Final
 
 import pytest
 
+from pyvnet import reference
 from pyvnet.spec.rss import ALL_HASH_TYPES, HashReport, HashType
 from pyvnet.testing import frames
+from tests.differential.steered_frames import Hashing, Steered, steered_tap
 from tests.differential.verdicts import Readers
 
 _L4: Final = {
@@ -49,6 +52,25 @@ def test_both_readings_choose_the_same_type(shape: str, ex_types_always: bool) -
             assert native == reference, f"{types:#x}"
             if native.report:
                 assert types >> (native.report - 1) & 1
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+@pytest.mark.needs_tap
+@pytest.mark.requirement(
+    "NET-HASH-05", "NET-HASH-06", "NET-HASH-07", "NET-HASH-08", "U-14", "U-19", "U-58"
+)  # fmt: skip
+def test_the_steering_program_chooses_the_same_type() -> None:
+    rng = random.Random(9)
+    steered = Steered()
+    for types, always in itertools.product(range(ALL_HASH_TYPES + 1), (False, True)):
+        hashing = Hashing(rng.randbytes(40), types, always)
+        for frame in SHAPES.values():
+            hashed = reference.classify(frame.data, types, hashing.key, ex_types_always=always)
+            steered.put(frame.data, hashing, hashed)
+    with steered_tap() as (tap, told):
+        complaints = list(itertools.islice(steered.send(tap, told), 10))
+    assert not complaints, "\n".join(complaints)
 
 
 PLAIN: Final = HashType.TCPV6 | HashType.UDPV6 | HashType.IPV6

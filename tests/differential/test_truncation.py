@@ -7,6 +7,7 @@ representative frames is a place to cut.
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import TYPE_CHECKING, Final
 
@@ -14,8 +15,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pyvnet import reference
 from pyvnet.spec.rss import ALL_HASH_TYPES, HashReport
 from pyvnet.testing import frames
+from tests.differential.steered_frames import Hashing, Steered, steered_tap
+from tests.differential.steered_tap import ETHERNET
 from tests.differential.verdicts import Readers
 
 if TYPE_CHECKING:
@@ -69,6 +73,25 @@ def test_cut_at_every_byte(readers: Readers, name: str, types: int) -> None:
             native = readers.native(data, types, ex_types_always=always)
             reference = readers.reference(data, types, ex_types_always=always)
             assert native == reference, f"{size} bytes, cut in {frame.field_at(size)}"
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+@pytest.mark.needs_tap
+@pytest.mark.requirement("U-20", "U-21", "U-22", "U-23", "U-24", "U-25", "U-29")
+def test_the_steering_program_reads_cut_frames_as_both_do() -> None:
+    rng = random.Random(14)
+    steered = Steered()
+    for types, always in itertools.product((ALL_HASH_TYPES, 0x3F), (False, True)):
+        hashing = Hashing(rng.randbytes(40), types, always)
+        for frame in _FRAMES.values():
+            for size in range(ETHERNET, len(frame) + 1):
+                data = frame.data[:size]
+                hashed = reference.classify(data, types, hashing.key, ex_types_always=always)
+                steered.put(data, hashing, hashed)
+    with steered_tap() as (tap, told):
+        complaints = list(itertools.islice(steered.send(tap, told), 10))
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.requirement("U-24")

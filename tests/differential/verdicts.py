@@ -42,6 +42,11 @@ class Readers:
         for policy in self._policies.values():
             policy.close()
 
+    @property
+    def key(self) -> bytes:
+        """Of the hash."""
+        return self._key
+
     def native(self, frame: bytes, hash_types: int, *, ex_types_always: bool = False) -> Answer:
         """What the C path decides."""
         policy = self._policies.get((hash_types, ex_types_always))
