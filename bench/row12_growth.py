@@ -94,7 +94,8 @@ def devices(room: Room, count: int) -> Iterator[Measure]:
 def flows(room: Room, count: int, pairs: int) -> Iterator[Measure]:
     """So many flows into one device that hashes and steers each frame."""
     quiet(room)
-    words = ("--queues", str(pairs), "--workers", "1", "--poll-us", "0")
+    # By software: one worker has all queues, and it is not steering that grows here.
+    words = ("--queues", str(pairs), "--workers", "1", "--poll-us", "0", "--steering", "software")
     serving = room.serve("--tap", TAP_NAME, *words)
     options = ("--mode", "rx", "--tap", TAP_NAME, "--pairs", pairs, "--flows", count)
 

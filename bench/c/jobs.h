@@ -24,7 +24,9 @@
 #define HOST_ADDRESS 0xc6336401u
 #define WARM_UP_NS 200000000u
 #define WARM_AGAIN_NS 15000000u /* of a turn that is not the first: caches, no set-up */
-#define SOURCE_SEGMENTS 64u
+#define SEGMENTS_MAX 64u
+#define FLOWS_MAX 256u
+#define FIRST_PORT 20000u
 #define ROUND_TRIPS_MAX 4000000u
 #define LOST_NS 20000000u
 
@@ -46,9 +48,12 @@ struct nic {
 
 #define LAST_BYTES 48u
 
-/* Of frames: a UDP socket whose datagrams the kernel cuts into them. */
+/* Of frames: UDP sockets, one a flow, whose datagrams the kernel cuts into them. */
 struct source {
-	int fd;
+	int fds[FLOWS_MAX];
+	uint32_t flows;    /* 0: not open yet */
+	uint32_t segments; /* frames of a datagram */
+	uint32_t turn;
 	uint64_t sent;
 	uint64_t gone; /* drained or lost: the others are on their way */
 	uint64_t refused;
@@ -59,6 +64,8 @@ struct job {
 	const char *interface; /* the tap, or NULL */
 	double seconds;
 	uint32_t window;  /* rx: frames on their way at most, or 0: flood */
+	uint32_t flows;    /* rx: in turn, a datagram each */
+	uint32_t segments; /* rx: frames of a datagram */
 	uint32_t pause_us; /* rtt: between round trips */
 	bool turns;        /* measure when told to */
 	uint64_t warm_ns;  /* not measured, in front of the next turn */
@@ -131,31 +138,43 @@ static inline bool frame_is_reply(const uint8_t *frame, uint32_t number)
 	       (uint32_t)(frame[40] << 8 | frame[41]) == (number & 0xffff);
 }
 
-static inline void source_open(struct source *s, const char *interface)
+/* A flow has the same ports in every run: what is made of them does not change. */
+static inline int source_flow(const char *interface, uint32_t flow)
 {
 	struct sockaddr_in guest = { .sin_family = AF_INET,
 				     .sin_port = htons(9),
 				     .sin_addr.s_addr = htonl(GUEST_ADDRESS) };
+	struct sockaddr_in own = { .sin_family = AF_INET,
+				   .sin_port = htons((uint16_t)(FIRST_PORT + flow)) };
 	int segment = FRAME_UDP_DATA, buffer = 8 << 20;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	*s = (struct source){ 0 };
-	s->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (s->fd < 0 ||
-	    setsockopt(s->fd, SOL_SOCKET, SO_BINDTODEVICE, interface,
-		       (socklen_t)strlen(interface)) < 0 ||
-	    setsockopt(s->fd, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)) < 0 ||
-	    connect(s->fd, (struct sockaddr *)&guest, sizeof(guest)) < 0)
+	if (fd < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface)) <
+		    0 ||
+	    setsockopt(fd, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)) < 0 ||
+	    bind(fd, (struct sockaddr *)&own, sizeof(own)) < 0 ||
+	    connect(fd, (struct sockaddr *)&guest, sizeof(guest)) < 0)
 		die("no source of frames at %s: %s; it needs an address and a route to the guest",
 		    interface, strerror(errno));
-	setsockopt(s->fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof(buffer));
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof(buffer));
+	return fd;
+}
+
+static inline void source_open(struct source *s, const struct job *job)
+{
+	*s = (struct source){ .flows = job->flows, .segments = job->segments };
+	for (uint32_t i = 0; i < s->flows; i++)
+		s->fds[i] = source_flow(job->interface, i);
 }
 
 static inline void source_send(struct source *s)
 {
-	static const uint8_t data[FRAME_UDP_DATA * SOURCE_SEGMENTS];
+	static const uint8_t data[FRAME_UDP_DATA * SEGMENTS_MAX];
+	const size_t bytes = (size_t)FRAME_UDP_DATA * s->segments;
 
-	if (send(s->fd, data, sizeof(data), 0) == (ssize_t)sizeof(data))
-		s->sent += SOURCE_SEGMENTS;
+	if (send(s->fds[s->turn++ % s->flows], data, bytes, 0) == (ssize_t)bytes)
+		s->sent += s->segments;
 	else
 		s->refused++;
 }
@@ -214,7 +233,7 @@ static inline uint64_t job_rx_until(struct nic *nic, struct source *source, uint
 			source->gone = source->sent;
 			last = now;
 		}
-		if (!window || source->sent + SOURCE_SEGMENTS <= source->gone + window)
+		if (!window || source->sent + source->segments <= source->gone + window)
 			source_send(source);
 	}
 	return got;
@@ -227,8 +246,8 @@ static inline void job_rx(struct job *job, struct nic *nic)
 	struct link_counts before = { 0 }, after = { 0 };
 	double seconds;
 
-	if (s && !s->fd)
-		source_open(s, job->interface);
+	if (s && !s->flows)
+		source_open(s, job);
 	job_rx_until(nic, s, job->window, now_ns() + job->warm_ns);
 	if (s) {
 		before = link_counts(job->interface);
@@ -343,7 +362,7 @@ static inline void job_run(struct job *job, struct nic *nic)
 	}
 }
 
-/* --job, --interface, --seconds, --window, --pause-us, --turns */
+/* --job, --interface, --seconds, --window, --flows, --segments, --pause-us, --turns */
 static inline void job_options(struct job *job, int argc, char **argv)
 {
 	*job = (struct job){ .warm_ns = WARM_UP_NS };
@@ -353,6 +372,10 @@ static inline void job_options(struct job *job, int argc, char **argv)
 	job->seconds = option_number(argc, argv, "--seconds", "1");
 	job->window = (uint32_t)option_number(argc, argv, "--window", "0");
 	job->pause_us = (uint32_t)option_number(argc, argv, "--pause-us", "0");
+	job->flows = (uint32_t)option_number(argc, argv, "--flows", "1");
+	job->segments = (uint32_t)option_number(argc, argv, "--segments", "64");
+	if (!job->flows || job->flows > FLOWS_MAX || !job->segments || job->segments > SEGMENTS_MAX)
+		die("--flows 1 to %u, --segments 1 to %u", FLOWS_MAX, SEGMENTS_MAX);
 }
 
 #endif

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from bench.lib import report
 from bench.lib.harness import Plan, measure, say
 from bench.lib.machine import describe, reserved_hugepages
+from bench.lib.record import joined, read, write
 from bench.lib.room import Cpus
 from bench.lib.row import Row
-from pyvnet.errors import HostError, UsageError
+from pyvnet.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -79,14 +80,14 @@ def run(args: argparse.Namespace, every: Sequence[Row] | None = None) -> int:
         require()
     if args.rounds is not None and not 1 <= args.rounds <= 1000:
         raise UsageError(f"--rounds {args.rounds}: take 1 to 1000")
+    # Rows asked for by number leave the others of the record as they are.
+    kept = read(args.record) if args.record and args.rows and args.record.exists() else None
     if args.replay:
-        document, failed = check_record(args.replay), list[str]()
+        document, failed = read(args.replay), list[str]()
     else:
         document, failed = _measure(selected, Plan(args.quick, args.rounds))
     if args.record:
-        from bench.lib.record import write
-
-        write(document, args.record)
+        write(joined(kept, document) if kept else document, args.record)
     if args.plot:
         from bench.lib.plot import draw
 
@@ -157,21 +158,3 @@ def _list(selected: Sequence[Row], *, as_json: bool) -> None:
     for row in selected:
         print(f"{row.number:>3}  {row.question}")
         print(f"     {', '.join(variant.name for variant in row.variants)}")
-
-
-def check_record(path: Path) -> dict[str, Any]:
-    """A recorded document.
-
-    Raises:
-        HostError: it cannot be read.
-        UsageError: it is no such document.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HostError(f"cannot read {path}", error.errno) from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("version") != report.VERSION:
-        raise UsageError(f"{path} is not a record of this version of the benchmark")
-    return document

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.lib import plot, report
-from pyvnet.errors import HostError
+from pyvnet.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,32 @@ Made from [{name}]({name}), one recorded run of `make bench`; not edited by hand
 - 64-byte frames unless said otherwise. One CPU belongs to the back-end, the other to front-end
   and generator.
 - How each is measured: [bench/README.md](../bench/README.md), and the file of the question."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A recorded document.
+
+    Raises:
+        HostError: it cannot be read.
+        UsageError: it is no such document.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HostError(f"cannot read {path}", error.errno) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("version") != report.VERSION:
+        raise UsageError(f"{path} is not a record of this version of the benchmark")
+    return document
+
+
+def joined(kept: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """A record in which the rows of another run replace their like; each says where it is from."""
+    own = {key: document[key] for key in ("machine", "quick")}
+    measured = {row["row"]: {**row, **own} for row in document["rows"]}
+    rows = {row["row"]: row for row in kept["rows"]} | measured
+    return {**kept, "rows": [rows[number] for number in sorted(rows)]}
 
 
 def write(document: dict[str, Any], path: Path) -> None:
@@ -61,6 +87,12 @@ def _lines(document: dict[str, Any], stem: str) -> Iterator[str]:
         yield ""
         yield row["meaning"]
         yield ""
+        if "machine" in row:
+            yield "Of a run of its own:"
+            yield ""
+            for line in report.machine_lines(row):
+                yield f"- {line}"
+            yield ""
         heads, *cells = report.variant_cells(row)
         yield _cells(heads)
         yield _cells(["---", *("---:" for _ in heads[1:])])

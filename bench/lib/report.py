@@ -108,12 +108,14 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"{row['row']}. {row['question']}"
         yield f"   {row['meaning']}"
+        if "machine" in row:
+            yield from (f"   {line}" for line in machine_lines(row))
         yield from (f"   {line}" for line in table(variant_cells(row)))
         yield from (f"   {line}" for line in goal_lines(row))
 
 
 def machine_lines(document: dict[str, Any]) -> Iterator[str]:
-    """Where and when."""
+    """Where and when: of a run, or of a row that was recorded apart from the others."""
     machine = document["machine"]
     flags = ", ".join(machine["cpu_flags"])
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())

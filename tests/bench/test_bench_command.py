@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.lib.main import check_record, chosen, rows, run
+from bench.lib.main import chosen, rows, run
 from bench.lib.process import BenchError, Process
-from bench.lib.record import markdown
+from bench.lib.record import markdown, read
 from bench.lib.row import Figure, Row, Variant
 from pyvnet.errors import UsageError
 from tests.daemon import serving
@@ -122,12 +122,42 @@ def test_a_run_can_be_recorded_drawn_and_told_again(
     assert picture.stat().st_size > 1000
 
 
+@pytest.mark.may_leak("matplotlib keeps the fonts it found open")
+def test_rows_asked_for_by_number_leave_the_rest_of_a_record_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "performance.json"
+    every = [a_row(1), a_row(2), a_row(3)]
+    run(Namespace(**OPTIONS | {"record": record}), every)
+    before = json.loads(record.read_text())
+    run(Namespace(**OPTIONS | {"record": record, "rows": "2", "rounds": 2}), every)
+    capsys.readouterr()
+    after = json.loads(record.read_text())
+    assert after["machine"] == before["machine"]
+    assert [after["rows"][at] for at in (0, 2)] == [before["rows"][at] for at in (0, 2)]
+    again = after["rows"][1]
+    assert again["variants"][0]["rounds"] == [{"mpps": 1.0}] * 2
+    assert again["machine"]["commit"] == before["machine"]["commit"]
+    told = record.with_suffix(".md").read_text()
+    assert told.count("Of a run of its own") == 1
+    run(Namespace(**OPTIONS | {"replay": record, "json": False}), every)
+    assert capsys.readouterr().out.count(again["machine"]["date"]) == 2
+
+
+def test_a_record_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
+    record = tmp_path / "performance.json"
+    record.write_text("{}")
+    with pytest.raises(UsageError, match="not a record"):
+        run(Namespace(**OPTIONS | {"record": record, "rows": "1"}), [a_row()])
+    assert record.read_text() == "{}"
+
+
 def test_the_document_is_what_the_record_says() -> None:
     """No figure of docs/performance.md is written by hand."""
     told = RECORD.with_suffix(".md")
     assert told.exists() == RECORD.exists()
     if RECORD.exists():
-        assert told.read_text() == markdown(check_record(RECORD), RECORD.stem)
+        assert told.read_text() == markdown(read(RECORD), RECORD.stem)
 
 
 @pytest.mark.needs_root

@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--record",
         type=Path,
         metavar="FILE.json",
-        help="keep the run, and write FILE.md and FILE.svg from it",
+        help="keep the run, or with --rows these of it, and write FILE.md and FILE.svg from it",
     )
     parser.add_argument(
         "--replay",
