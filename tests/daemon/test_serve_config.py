@@ -73,14 +73,20 @@ def test_every_key(folder: Path) -> None:
         fd = 3
         features = "rss,ctrl_vq"
         tap-fds = [4, 5]
+        bpf-fds = [8, 9]
 
         [[device]]
         name = "vm3"
         connect = "vm3.sock"
         port = "pair:6,7"
+
+        [[device]]
+        name = "vm4"
+        socket-path = "vm4.sock"
+        steering-program = "own.o"
     """)
     options = load("f")
-    one, two, three = options.devices
+    one, two, three, four = options.devices
     assert (options.admin, options.log_level, options.log_format) == ("a", "debug", "json")
     assert (one.name, one.socket_path, one.socket_mode) == ("vm1", "vm1.sock", 0o660)
     assert (one.tap, one.tap_persist, one.netns, one.bridge) == ("vm1", True, "blue", "br0")
@@ -91,6 +97,8 @@ def test_every_key(folder: Path) -> None:
     assert one.no_features == Feature.HASH_REPORT | Feature.GUEST_ANNOUNCE
     assert (one.queue_num_unit, one.compat) == ("vrings", ("ex-types-always",))
     assert (two.fd, two.tap_fds, two.pairs) == (3, (4, 5), 2)
+    assert (one.steering, two.steering, two.bpf_fds) == ("software", "auto", (8, 9))
+    assert four.steering_program == "own.o"
     assert two.features == Feature.RSS | Feature.CTRL_VQ
     assert (three.connect, three.port, three.pairs) == ("vm3.sock", Port("pair", (6, 7)), 2)
 

@@ -8,13 +8,15 @@ answers; 2 there is no such device.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.daemon.admin_client import ask
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+
+_FINDING: Final = {"available", "reason", "cure"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,7 +67,11 @@ def _device(device: dict[str, Any]) -> Iterator[str]:
 
 
 def _tree(key: str, value: Any, indent: str) -> Iterator[str]:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value.keys() <= _FINDING:
+        yes = value["available"]
+        cure = f" → {value['cure']}" if value.get("cure") else ""
+        yield f"{indent}{key}: " + ("yes" if yes else f"no: {value['reason']}{cure}")
+    elif isinstance(value, dict):
         yield f"{indent}{key}:"
         for inner, leaf in value.items():
             yield from _tree(inner, leaf, indent + "  ")
