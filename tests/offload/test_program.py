@@ -15,7 +15,8 @@ import pytest
 
 from pyvnet.datapath.native import DEFAULT
 from pyvnet.errors import HostError
-from pyvnet.offload import bpf, program
+from pyvnet.offload import bpf, check, program
+from pyvnet.offload.image import instructions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,21 @@ def test_what_was_loaded_passes(fds: SteeringFds) -> None:
     wanted = (lib.VNET_STEERING_MAP_MAGIC, lib.VNET_STEERING_MAP_LAYOUT, program.stamp())
     assert struct.unpack("<IIQ", header) == wanted
     assert DEFAULT.ffi.sizeof("struct vnet_steering_map") == SPEC.value_size
+
+
+def test_it_needs_nothing_newer_than_linux_5_8() -> None:
+    """The forms that instructions got since are those the review for peers refuses."""
+    code = program.image().relocated({SPEC.name: 0})
+    found = list(instructions(code))
+    halves = check._second_halves(found)
+    wrong = {
+        number: check._wrong(instruction, maps=1)
+        for number, instruction in enumerate(found)
+        if number not in halves
+    }
+    assert {number: reason for number, reason in wrong.items() if reason} == {}
+    called = {value for opcode, *_, value in found if opcode == 0x85}
+    assert called <= {check.HELPERS["map_lookup_elem"], check.HELPERS["skb_load_bytes"]}
 
 
 def test_a_fresh_map_steers_everything_to_queue_0(fds: SteeringFds) -> None:
@@ -148,6 +164,7 @@ import ctypes, os, struct, sys
 from pyvnet.errors import HostError
 from pyvnet.offload import program
 
+program.image()  # while it can be read
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
