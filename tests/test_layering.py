@@ -46,7 +46,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 
 # Modules a privileged helper uses without our C: of their own package only one another.
-WITHOUT_C = frozenset({"image", "bpf", "btf", "elf", "program", "check", "user_program"})
+WITHOUT_C = frozenset(
+    {"image", "bpf", "bpf_call", "btf", "elf", "program", "check", "user_program"}
+)
 
 C_FUNCTION_LINES = 60
 C_FILE_LINES = 500

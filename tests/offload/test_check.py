@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,6 +181,32 @@ def test_a_program_that_was_long_to_follow_is_not_kept(map_fd: int) -> None:
     os.close(load(branches, map_fd))
     with pytest.raises(UsageError, match=r"too much to follow: \d+ instructions"):
         load(branches, map_fd, verified_max=20)
+
+
+@pytest.mark.needs_root
+def test_a_program_cannot_keep_the_verifier_busy(
+    map_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty branches have more paths than the verifier follows, which takes it seconds."""
+    monkeypatch.setattr(check, "VERIFIER_SECONDS", 0.05)
+    branches = [
+        ((0x85, 0, 0, 0, 7), (0x15, 0, 0, 1, 5), (0x07, 7, 0, 0, 1 << i)) for i in range(30)
+    ]
+    labyrinth = code(
+        (0xB7, 7, 0, 0, 0),
+        *(instruction for branch in branches for instruction in branch),
+        (0x15, 7, 0, 1, 77),  # so that it matters how r7 came about
+        (0xB7, 9, 0, 0, 3),
+        (0xBF, 0, 7, 0, 0),
+        EXIT,
+    )
+    before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    with pytest.raises(HostError, match="the program takes the verifier too long") as caught:
+        load(labyrinth, map_fd)
+    assert caught.value.errno == errno.EAGAIN
+    after = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert after == before  # a timer of the caller's goes on
+    os.close(load(code(ZERO, EXIT), map_fd))
 
 
 @pytest.mark.needs_root

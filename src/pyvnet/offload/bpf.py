@@ -3,7 +3,7 @@
 
 Source: ``union bpf_attr``, ``struct bpf_prog_info`` and ``struct bpf_map_info`` of
 ``include/uapi/linux/bpf.h``; attributes are zero-extended, so shorter ones serve
-every kernel.  Numbers of the system call: ``syscall(2)``.
+every kernel.
 
 Making maps and loading programs takes privileges; using an fd that somebody
 handed over takes none.  `fd_info` reads ``/proc/self/fdinfo`` only, so it
@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
-import platform
 import signal
 import struct
-import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.errors import HostError
+from pyvnet.offload.bpf_call import bpf_call
 
 if TYPE_CHECKING:
     from pyvnet.offload.image import MapSpec
@@ -36,7 +33,6 @@ MAP_MMAPABLE: Final = 0x400  # BPF_F_MMAPABLE
 PROG_TYPE_SOCKET_FILTER: Final = 1
 NAME_MAX: Final = 15  # BPF_OBJ_NAME_LEN without the terminating zero
 
-_SYSCALL: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280}
 _MAP_CREATE: Final = 0
 _MAP_LOOKUP: Final = 1
 _MAP_UPDATE: Final = 2
@@ -71,6 +67,7 @@ _LOAD_CURES: Final = _CURES | {
     errno.EACCES: "the verifier refuses the program",
     errno.EINVAL: "this kernel does not take such a program",
     errno.E2BIG: "the program is too large or too complex for this kernel",
+    errno.EAGAIN: "the program takes the verifier too long",
 }
 
 
@@ -160,7 +157,7 @@ def map_create(spec: MapSpec) -> int:
     numbers = (spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
     attributes = struct.pack("=7I16s", *numbers, 0, 0, _object_name(spec.name))
     try:
-        return _bpf(_MAP_CREATE, attributes)
+        return bpf_call(_MAP_CREATE, attributes)[0]
     except OSError as error:
         cure = _CURES.get(error.errno or 0, "this kernel does not make such a map")
         raise HostError(f"cannot make the BPF map {spec.name}", error.errno, cure) from error
@@ -192,15 +189,30 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
 def _element(command: int, fd: int, key: ctypes.Array[ctypes.c_char], value: object) -> None:
     address = ctypes.addressof(value)  # type: ignore[arg-type]  # an array of ctypes
     try:
-        _bpf(command, struct.pack("=ixxxxQQQ", fd, ctypes.addressof(key), address, 0))
+        bpf_call(command, struct.pack("=ixxxxQQQ", fd, ctypes.addressof(key), address, 0))
     except OSError as error:
         verb = "write" if command == _MAP_UPDATE else "read"
         cure = _CURES.get(error.errno or 0, "")
         raise HostError(f"cannot {verb} the BPF map fd {fd}", error.errno, cure) from error
 
 
-def prog_load(code: bytes, *, name: str, license_: str, kind: int = PROG_TYPE_SOCKET_FILTER) -> int:
+def prog_load(
+    code: bytes,
+    *,
+    name: str,
+    license_: str,
+    kind: int = PROG_TYPE_SOCKET_FILTER,
+    seconds: float | None = None,
+) -> int:
     """Load instructions with map fds in place; returns the program's fd.
+
+    Args:
+        code: the instructions.
+        name: letters, digits and underscores; others are replaced.
+        license_: as the kernel is told it.
+        kind: ``BPF_PROG_TYPE_*``.
+        seconds: after which the verifier gives up, who can be kept busy for long by
+            few instructions; None waits.  Otherwise only the main thread may call.
 
     Raises:
         HostError: no privilege, or the verifier refuses; then the error ends
@@ -208,7 +220,7 @@ def prog_load(code: bytes, *, name: str, license_: str, kind: int = PROG_TYPE_SO
     """
     said: list[str] = []
     try:
-        return _prog_load(code, name, license_, kind)
+        return _prog_load(code, name, license_, kind, seconds)
     except OSError as error:
         reason = error
     if reason.errno in {errno.EACCES, errno.EINVAL, errno.E2BIG}:
@@ -217,7 +229,7 @@ def prog_load(code: bytes, *, name: str, license_: str, kind: int = PROG_TYPE_SO
         log = ctypes.create_string_buffer(_LOG_BYTES)
         level = _LOG_RESULT if reason.errno == errno.E2BIG else _LOG_STEPS
         try:
-            return _prog_load(code, name, license_, kind, level, log)
+            return _prog_load(code, name, license_, kind, seconds, level, log)
         except OSError as error:
             reason = error if error.errno != errno.ENOSPC else reason
         said = log.value.decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
@@ -232,6 +244,7 @@ def _prog_load(
     name: str,
     license_: str,
     kind: int,
+    seconds: float | None,
     level: int = 0,
     log: ctypes.Array[ctypes.c_char] | None = None,
 ) -> int:
@@ -251,7 +264,24 @@ def _prog_load(
         0,
         _object_name(name),
     )
-    return _undisturbed(attributes)
+    return _undisturbed(attributes) if seconds is None else _bounded(attributes, seconds)
+
+
+def _bounded(attributes: bytes, seconds: float) -> int:
+    """BPF_PROG_LOAD, which a timer's signal ends with EAGAIN when it takes too long.
+
+    Timers of CPU time do not do: the kernel sends their signals on the way back to us.
+    """
+    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGALRM})
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return bpf_call(_PROG_LOAD, attributes)[0]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, left, interval)  # somebody else's, a little late
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _undisturbed(attributes: bytes) -> int:
@@ -260,11 +290,11 @@ def _undisturbed(attributes: bytes) -> int:
     try:
         for _ in range(_ATTEMPTS):
             try:
-                return _bpf(_PROG_LOAD, attributes)
+                return bpf_call(_PROG_LOAD, attributes)[0]
             except OSError as error:
                 if error.errno != errno.EAGAIN:
                     raise
-        return _bpf(_PROG_LOAD, attributes)
+        return bpf_call(_PROG_LOAD, attributes)[0]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -280,11 +310,10 @@ def run_program(fd: int, frame: bytes, repeat: int = 1) -> Run:
     """
     frame = frame[:_ETHERNET].ljust(_ETHERNET, b"\0") + frame
     data = ctypes.create_string_buffer(frame, len(frame))
-    attributes = bytearray(
-        struct.pack("=iIIIQQII", fd, 0, len(frame), 0, ctypes.addressof(data), 0, repeat, 0)
-    )
+    address = ctypes.addressof(data)
+    attributes = struct.pack("=iIIIQQII", fd, 0, len(frame), 0, address, 0, repeat, 0)
     try:
-        answer = _bpf_answer(_PROG_TEST_RUN, bytes(attributes))
+        _, answer = bpf_call(_PROG_TEST_RUN, attributes)
     except OSError as error:
         cure = _CURES.get(error.errno or 0, "")
         raise HostError(f"cannot try the BPF program fd {fd}", error.errno, cure) from error
@@ -326,7 +355,7 @@ def _object_info(fd: int, kind: str, wanted: bytes) -> bytes:
         raise HostError(f"file descriptor {fd} is no BPF {kind}")
     info = ctypes.create_string_buffer(wanted, len(wanted))
     try:
-        _bpf(_OBJ_GET_INFO, struct.pack("=iIQ", fd, len(wanted), ctypes.addressof(info)))
+        bpf_call(_OBJ_GET_INFO, struct.pack("=iIQ", fd, len(wanted), ctypes.addressof(info)))
     except OSError as error:
         cure = _CURES.get(error.errno or 0, "")
         raise HostError(f"cannot ask about the BPF {kind}", error.errno, cure) from error
@@ -340,7 +369,7 @@ def enable_stats() -> int:
         HostError: it takes CAP_SYS_ADMIN.
     """
     try:
-        return _bpf(_ENABLE_STATS, struct.pack("=I", 0))
+        return bpf_call(_ENABLE_STATS, struct.pack("=I", 0))[0]
     except OSError as error:
         cure = "run as root" if error.errno == errno.EPERM else _CURES.get(error.errno or 0, "")
         raise HostError("cannot have BPF programs timed", error.errno, cure) from error
@@ -350,36 +379,3 @@ def _object_name(name: str) -> bytes:
     """What the kernel takes in a name: letters, digits, ``_`` and ``.``."""
     allowed = (letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
     return "".join(allowed).encode()[:NAME_MAX]
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _bpf(command: int, attributes: bytes) -> int:
-    result, _ = _call(command, attributes)
-    return result
-
-
-def _bpf_answer(command: int, attributes: bytes) -> bytes:
-    _, answer = _call(command, attributes)
-    return answer
-
-
-def _call(command: int, attributes: bytes) -> tuple[int, bytes]:
-    """bpf(2); the attributes come back, as some commands write into them."""
-    number = _SYSCALL.get(platform.machine())
-    if number is None or sys.byteorder != "little":
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result: int = _libc().syscall(
-        ctypes.c_long(number),
-        ctypes.c_int(command),
-        ctypes.byref(buffer),
-        ctypes.c_uint(len(attributes)),
-    )
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result, buffer.raw

@@ -10,8 +10,8 @@ mispredicted bounds check.  So a program of somebody else passes three gates her
    the peer's own, never by an fd or id, of which the peer could guess others'.
 2. `load` loads it without CAP_PERFMON and CAP_SYS_ADMIN in force, so that the
    rules for the unprivileged hold.  CAP_BPF (Linux 5.8) stays: it allows the call.
-3. How much the verifier had to follow is bounded too; after too much the program
-   is not kept.
+3. How long the verifier may take, and how much it may have had to follow, is
+   bounded; a program made of branches keeps it busy for seconds otherwise.
 
 Nothing may jump back, so a program runs at most as many instructions as it has.
 Loops would be of little use: without CAP_PERFMON the verifier follows what a
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 INSTRUCTIONS_MAX: Final = 4096
 VERIFIED_MAX: Final = 100_000
+VERIFIER_SECONDS: Final = 0.5
 LICENSE_MAX: Final = 128  # as the kernel has it
 MAP_BYTES_MAX: Final = 4 << 20
 
@@ -109,6 +110,8 @@ def load(
 ) -> int:
     """Load a peer's socket filter; returns its fd, the caller's to close.
 
+    To be called by the main thread, which alone can end the verifier in time.
+
     Args:
         code: names maps by their place in ``maps``.
         maps: fds of those that were made for this peer.
@@ -124,7 +127,9 @@ def load(
     if "\0" in license_ or len(license_.encode()) >= LICENSE_MAX:
         raise UsageError("the license is no text the kernel takes")
     with unprivileged():
-        fd = bpf.prog_load(_with_fds(code, maps), name=name, license_=license_)
+        fd = bpf.prog_load(
+            _with_fds(code, maps), name=name, license_=license_, seconds=VERIFIER_SECONDS
+        )
     try:
         _bound(bpf.program_info(fd).verified_instructions, verified_max)
     except BaseException:
