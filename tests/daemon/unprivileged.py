@@ -19,15 +19,15 @@ SETPRIV = [
 _NOTHING = "0" * 16
 
 
-def helper(*words: str) -> list[str]:
+def helper(*words: str, uid: int = NOBODY) -> list[str]:
     """The command line of a helper that executes what follows as nobody."""
-    return [*REACHABLE, *PROGRAM, "helper", "--user", str(NOBODY), *words, "--"]
+    return [*REACHABLE, *PROGRAM, "helper", "--user", str(uid), *words, "--"]
 
 
-def without_privilege(status: str) -> dict[str, str]:
+def without_privilege(status: str, uid: int = NOBODY) -> dict[str, str]:
     """What /proc/PID/status must say of such a process, beside what it says."""
     wanted = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), _NOTHING)
-    wanted |= {"NoNewPrivs": "1", "Uid": "\t".join([str(NOBODY)] * 4)}
+    wanted |= {"NoNewPrivs": "1", "Uid": "\t".join([str(uid)] * 4)}
     found = dict(re.findall(r"^(\w+):\s*(.*)$", status, re.MULTILINE))
     assert {key: found.get(key) for key in wanted} == wanted
     return found

@@ -13,7 +13,10 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: no interface can have this name.
     """
-    encoded = name.encode(errors="replace")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+        encoded = b""
     if not 0 < len(encoded) <= tun_uapi.IFNAME_MAX:
         raise UsageError(f"{name!r} cannot name an interface: use 1 to {tun_uapi.IFNAME_MAX} bytes")
     if name in {".", ".."} or any(letter in "/:%\0" or letter.isspace() for letter in name):

@@ -10,7 +10,7 @@ A client gets one message read per turn of the loop, and its answer sent at
 once or never: who does not read his answers is let go.  So nobody can make the
 broker wait, and what it keeps for anybody is bounded (``clients``).
 
-Never does: anything for another uid; log what a client sent; read a frame.
+Never does: anything for another uid; wait for a client; read a frame.
 """
 
 from __future__ import annotations
@@ -110,13 +110,13 @@ class Broker:
         self._selector.register(stop, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ)
         while True:
-            for key, _ in self._selector.select():
-                if key.fileobj == stop:
-                    return
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif isinstance(key.fileobj, socket.socket):
-                    self._turn(key.fileobj)
+            ready = {key.fileobj for key, _ in self._selector.select()}
+            if stop in ready:
+                return
+            for sock in [sock for sock in self._clients if sock in ready]:
+                self._turn(sock)
+            if self._listener in ready:  # last: who left makes room for who comes
+                self._accept()
 
     def _accept(self) -> None:
         try:
@@ -147,13 +147,15 @@ class Broker:
                 self._answer(sock, data, len(fds))
             else:
                 self._let_go(sock, "")
-        except BlockingIOError:
-            return
         except FrontendError as error:
             self._refuse(sock, error)
             self._let_go(sock, str(error))
         except OSError as error:
             self._let_go(sock, f"its answer could not be sent: {error.strerror}")
+        except Exception:  # noqa: BLE001
+            # A fault of ours, which is to cost this client its connection and the others nothing.
+            _log.exception("a request could not be answered")
+            self._let_go(sock, "")
 
     def _answer(self, sock: socket.socket, data: bytes, fds: int) -> None:
         if fds:
@@ -176,8 +178,8 @@ class Broker:
         client = self._clients.pop(sock)
         if sock in self._selector.get_map():
             self._selector.unregister(sock)
+        client.close()  # first: who sees the connection end finds all of it gone
         sock.close()
-        client.close()
         if reason and self._lines < _LINES_MAX:
             self._lines += 1
             last = "; no more such lines" if self._lines == _LINES_MAX else ""
