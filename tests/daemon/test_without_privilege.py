@@ -16,6 +16,7 @@ import pytest
 
 from pyvnet import Driver, Feature, HashType, RssConfig
 from pyvnet.netdev import rtnl, tun_uapi
+from pyvnet.netdev.flows import PEER_MAC
 from pyvnet.netdev.netns import NetNamespace
 from pyvnet.offload import bpf, program
 from pyvnet.reference import classify, steer
@@ -128,7 +129,7 @@ async def test_everything_of_a_device_works(netns: NetNamespace) -> None:
             assert await exchange(driver, netns, PLAIN) == {0, 1, 2, 3}
             # The cable, at either end.
             for word in ("down", "up"):
-                netns.call(lambda word=word: kernel.ip("link", "set", "vnet0", word))
+                netns.run(["ip", "link", "set", "vnet0", word])
                 await driver.wait_config_change()
                 assert driver.link_up is (word == "up")
             for word in ("down", "up"):
@@ -137,7 +138,7 @@ async def test_everything_of_a_device_works(netns: NetNamespace) -> None:
                 assert ("LOWER_UP" in support.link(netns)["flags"]) is (word == "up")
                 await driver.wait_config_change()
                 assert driver.link_up is (word == "up")
-            netns.call(lambda: rtnl.add_neighbours("vnet0", {PEER: support.PEER_MAC}))
+            netns.call(lambda: rtnl.add_neighbours("vnet0", {PEER: PEER_MAC}))
             assert await exchange(driver, netns, PLAIN, flows=4)
         unprivileged(serving)
         assert await asyncio.to_thread(serving.end) == 0
