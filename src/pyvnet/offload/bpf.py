@@ -303,12 +303,13 @@ def run_program(fd: int, frame: bytes, repeat: int = 1) -> Run:
     """Run a program over a frame, which it sees from its Ethernet header on, as on a tap.
 
     BPF_PROG_TEST_RUN takes an Ethernet header off what it is given before it
-    runs a socket filter; so the frame's own is put in front once more.
+    runs a socket filter; so an empty one is put in front.  The frame's own would
+    have frames refused that end inside the IP header it promises.
 
     Raises:
         HostError: not a program, or the kernel does not take such a frame.
     """
-    frame = frame[:_ETHERNET].ljust(_ETHERNET, b"\0") + frame
+    frame = bytes(_ETHERNET) + frame
     data = ctypes.create_string_buffer(frame, len(frame))
     address = ctypes.addressof(data)
     attributes = struct.pack("=iIIIQQII", fd, 0, len(frame), 0, address, 0, repeat, 0)
