@@ -21,7 +21,7 @@ from pyvnet.device.queue import QueueFds
 from pyvnet.driver.errors import CommandError
 from pyvnet.netdev import tun_uapi
 from pyvnet.netdev.netns import NetNamespace
-from pyvnet.offload import bpf, program
+from pyvnet.offload import bpf, bpf_call, program
 from pyvnet.runtime.owners import SteeringRequest, choose
 from tests.deprived import run
 from tests.steered import CONFIG, QUEUES, exchange, over, receive, send, steered
@@ -409,7 +409,7 @@ async def test_a_device_goes_on_where_there_is_no_ebpf(
         fds = {q.index: QueueFds(q.kick_fd, q.call_fd, q.err_fd) for q in driver.queues}
         state = first.pause()
         first.close()
-        monkeypatch.setattr(bpf, "_SYSCALL", {})
+        monkeypatch.setattr(bpf_call, "_NUMBERS", {})
         async with Device(netdev=tap_in(netns, queues=QUEUES), mac=DRIVER_MAC) as second:
             second.set_memory(driver.memory.regions)
             second.restore(state, fds)

@@ -16,7 +16,7 @@ import pytest
 from pyvnet.daemon.commands import caps
 from pyvnet.netdev import host, probe
 from pyvnet.netdev.netns import NetNamespace
-from pyvnet.offload import bpf
+from pyvnet.offload import bpf_call
 from pyvnet.spec.features import Feature, feature_names
 from tests.daemon.serving import environment, run
 
@@ -223,7 +223,7 @@ def test_a_report_full_of_refusals_is_no_failure(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     monkeypatch.setattr(host, "CAPABILITIES", dict.fromkeys(host.CAPABILITIES, 63))
-    monkeypatch.setattr(bpf, "_SYSCALL", {})
+    monkeypatch.setattr(bpf_call, "_NUMBERS", {})
     report = caps.make_report()
     assert not report["host"]["tap"]["create"]["available"]
     refusal = report["host"]["bpf"]["load_steering_program"]
