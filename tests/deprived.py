@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import platform
 import struct
 import subprocess
@@ -38,16 +37,6 @@ def run(script: str) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
-
-
-def lose_privileges() -> None:
-    """No user of importance, no capability, and none to come."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    os.setgroups([])
-    os.setresgid(65534, 65534, 65534)
-    os.setresuid(65534, 65534, 65534)
-    libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as after execve()
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def forbid(call: str, error: int = errno.ENOSYS, second: int | None = None) -> None:

@@ -5,7 +5,8 @@ Everything here runs in the event loop's thread.  The device model says what
 should happen (effects), the engine does it; this module carries the one to the
 other and owns the shutdown order:
 
-    driver detached → control queue unwatched → engine joined → host port closed
+    driver detached → control queue unwatched → engine joined → nobody steers
+    → host port closed
 """
 
 from __future__ import annotations
@@ -148,6 +149,7 @@ class Device(DeviceCore):
         self._control.stop()
         if self._open is not None and self._loop is not None:
             self._loop.remove_reader(self.engine.event_fd)
+            self.detach_steering_program()
             opened, self._open = self._open, None
             opened.close()
 
@@ -291,7 +293,7 @@ class Device(DeviceCore):
             case SetPolicy() if self._open is None:
                 pass  # a driver lets go after the device was closed
             case SetPolicy(policy):
-                self.steering.apply(policy, running=bool(self._rings.running))
+                self.steering.apply(policy, receiving=self._rings.receiving)
             case Activate(features, queues, controlq):
                 self._rings.lay_out(controlq)
                 return [queue.index for queue in queues if not self._try_start(queue, features)]

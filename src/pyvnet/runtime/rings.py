@@ -34,6 +34,11 @@ class Rings:
         """Indexes of the rings that were started and not stopped."""
         return tuple(sorted(self._running))
 
+    @property
+    def receiving(self) -> bool:
+        """Whether any receiveq runs."""
+        return any(index % 2 == 0 and index != self._controlq for index in self._running)
+
     def lay_out(self, controlq: int | None) -> None:
         """Which index is the controlq's in the negotiated layout; None: there is none."""
         self._controlq = controlq

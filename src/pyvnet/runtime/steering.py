@@ -14,8 +14,8 @@ Theory of operation
     In this order a queue is never taken away while somebody steers to it (U-62).
     Automatic steering is the kernel's own; but where queues go, the steerer
     spreads flows over those that stay until the others are detached, since the
-    kernel gives no moment from which it leaves a queue alone.  While no ring
-    runs no frame can be saved, and the queues just go.
+    kernel gives no moment from which it leaves a queue alone.  While no
+    receiveq runs no frame can be saved, and the queues just go.
 
     A steerer that fails is let go, at once and for good; the C path hands
     frames over as it does without one.  The driver's command is good all the
@@ -148,17 +148,17 @@ class Steering:
             self._let_kernel_steer()
             _log.info("the steering program %s is detached", program.name)
 
-    def apply(self, policy: DevicePolicy, *, running: bool) -> None:
+    def apply(self, policy: DevicePolicy, *, receiving: bool) -> None:
         """Let everyone go over to a policy; on return no frame is decided by the old one.
 
-        ``running``: some ring runs, so that frames can be lost.  Raises HostError
+        ``receiving``: some receiveq runs, so that frames can be lost.  Raises HostError
         if a host port queue cannot be attached, with the old policy in force.
         """
         wanted = min(policy.port_queues, self._netdev.queues)
         steers = self._steerer is not None and self._program is None
         with ExitStack() as made:
             compiled = made.enter_context(Policy.compile(policy, self._native))
-            if running and wanted < self._attached and steers:
+            if receiving and wanted < self._attached and steers:
                 staying = replace(policy, port_queues=self._attached)
                 first = made.enter_context(Policy.compile(staying, self._native))
                 spread = made.enter_context(self._spreading(wanted))
