@@ -17,7 +17,6 @@ from bench.lib.peers import OWN_NEEDS, TAP_NAME, WINDOW, host_side
 from bench.lib.process import BenchError
 from bench.lib.room import Room
 from bench.lib.row import Figure, Goal, Row, Variant
-from bench.lib.through import figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +29,7 @@ PROGRAM: Final = "steering program"
 PAIRS: Final = 4
 FLOWS: Final = 64
 BURST: Final = 16
-COUNTED: Final = 10_000_000  # frames a second of a measurement that hand-overs are counted of
+COUNTED: Final = 1_000_000
 
 
 class Seen(NamedTuple):
@@ -38,17 +37,23 @@ class Seen(NamedTuple):
 
     frames: int
     handoffs: int
+    dropped: int
 
 
 def seen(serving: Serving) -> Seen:
     """What the device has counted."""
     (device,) = serving.status()["devices"]
     pairs = device["queues"]
-    return Seen(*(sum(pair[name] for pair in pairs) for name in ("rx_packets", "rx_handoffs")))
+    frames, handoffs = (sum(pair[name] for pair in pairs) for name in ("rx_packets", "rx_handoffs"))
+    drops = (pair[name] for pair in pairs for name in pair if name.startswith("rx_drop_"))
+    return Seen(frames, handoffs, sum(drops))
 
 
-def steered(owner: str, workers: int) -> Setup:
-    """A device whose frames ``owner`` steers, and our front-end."""
+def steered(owner: str, workers: int = PAIRS, counted: int = COUNTED) -> Setup:
+    """A device whose frames ``owner`` steers, and our front-end.
+
+    Hand-overs are counted from the start, of at least ``counted`` frames.
+    """
 
     @contextmanager
     def setup(room: Room) -> Iterator[Measure]:
@@ -63,13 +68,17 @@ def steered(owner: str, workers: int) -> Setup:
         (device,) = serving.status()["devices"]
         if device["steering"]["owner"] != owner:
             raise BenchError(f"steered by {device['steering']}, not by {owner}")
-        while seen(serving).frames < COUNTED * room.seconds:
+        while seen(serving).frames < counted:
             front.ask("rx")
 
         def take() -> dict[str, float]:
             before, used = seen(serving), serving.cpu_seconds()
-            said = figures("rx", None, front.ask("rx"))
+            said = front.ask("rx")
             used, after = serving.cpu_seconds() - used, seen(serving)
+            if not said["frames"]:
+                raise BenchError("no frame came; does something else keep the two CPUs busy?")
+            if lost := after.dropped - before.dropped + said["tap_dropped"]:
+                raise BenchError(f"{lost} frames were lost on the way")
             return {
                 "mpps": said["mpps"],
                 "ns": used * 1e9 / (after.frames - before.frames),
@@ -88,7 +97,7 @@ def handover(room: Room) -> Iterator[Measure]:
         ways = []
         for owner in ("software", "ebpf"):
             way = stack.enter_context(Room(room.cpus, room.seconds))
-            ways.append((way, stack.enter_context(steered(owner, PAIRS)(way))))
+            ways.append((way, stack.enter_context(steered(owner)(way))))
             way.pause()
 
         def take() -> dict[str, float]:
