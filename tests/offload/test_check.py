@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyvnet.errors import HostError, UsageError
@@ -122,6 +122,7 @@ def test_what_a_peer_may_not_have(
         check.review(code(*instructions), maps=1)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_are_judged(data: bytes) -> None:
     for program in (data, data + bytes(-len(data) % 8) + code(ZERO, EXIT)):
