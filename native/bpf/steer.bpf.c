@@ -29,6 +29,8 @@
 #include "pyvnet/steering_abi.h"
 
 #define SECTION(name) __attribute__((section(name), used))
+/* What the compiler must not reason about. */
+#define OPAQUE(value) __asm__ volatile("" : "+r"(value))
 #define INLINE static inline __attribute__((always_inline))
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -81,7 +83,10 @@ struct walk {
 INLINE void read_head(struct __sk_buff *skb, const struct vnet_steering_slot *slot,
 		      struct head *head, uint32_t at, uint32_t len)
 {
-	if (len - at >= IP_READ) {
+	uint32_t size = len - at + 2;
+
+	OPAQUE(size); /* or the compiler compares something else, and older verifiers lose track */
+	if (size >= HEAD_SIZE) {
 		skb_load_bytes(skb, at - 2, &head->type, HEAD_SIZE);
 		return;
 	}
@@ -89,7 +94,8 @@ INLINE void read_head(struct __sk_buff *skb, const struct vnet_steering_slot *sl
 	for (uint32_t i = 0; i < IP_READ; i += 4)
 		*(uint32_t *)(head->ip + i) = slot->zero;
 	head->type = (uint16_t)slot->zero;
-	skb_load_bytes(skb, at - 2, &head->type, len - at + 2);
+	if (size > 1)
+		skb_load_bytes(skb, at - 2, &head->type, size);
 }
 
 INLINE uint32_t ports_kind(uint8_t protocol)
@@ -121,14 +127,14 @@ INLINE uint32_t read_ipv4(struct __sk_buff *skb, struct head *head, uint32_t at,
 /*
  * Comparisons without a branch.  Where paths of a loop meet again a verifier has to recognise
  * that they are alike, and it forgets what it saw some turns ago; so a turn is one path, and
- * what it does depends on masks.  The compiler would make branches of them, hence the empty asm.
+ * what it does depends on masks.  The compiler would make branches of them, hence OPAQUE.
  * Return: all ones or zero
  */
 INLINE uint32_t if_below(uint32_t a, uint32_t b)
 {
 	uint64_t difference = (uint64_t)a - b;
 
-	__asm__ volatile("" : "+r"(difference));
+	OPAQUE(difference);
 	return (uint32_t)(difference >> 32);
 }
 
