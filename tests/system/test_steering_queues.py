@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     from pyvnet.driver import Driver
     from pyvnet.netdev.netns import NetNamespace
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.needs_tap]
+pytestmark = [
+    pytest.mark.needs_root,
+    pytest.mark.needs_netns,
+    pytest.mark.needs_tap,
+    pytest.mark.one_loop("about the kernel and the engine"),
+]
 
 RSS = Feature.CTRL_VQ | Feature.RSS | Feature.HASH_REPORT | Feature.MRG_RXBUF | Feature.EVENT_IDX
 QUEUES = 4
@@ -45,9 +50,10 @@ CHOSEN = list(islice(flows(), FLOWS))
 PLACES = [place(flow, CONFIG) for flow in CHOSEN]
 
 
-async def start(driver: Driver) -> None:
+async def start(device: Device, driver: Driver, steering: str) -> None:
     await driver.negotiate(RSS | Feature.MQ)
     await driver.ctrl.rss_config(CONFIG)
+    assert device.steering_owner == steering
 
 
 async def send(traffic: Traffic) -> list[int]:
@@ -74,7 +80,7 @@ async def test_frames_redirected_past_the_steering_get_to_their_receiveq(
     for name in ("veth0", "veth1"):
         silent.run(["ip", "link", "set", name, "up"])
     async with device, device.driver() as driver:
-        await start(driver)
+        await start(device, driver, steering)
         with redirecting(silent, "veth1", "vnet0"):
             for cpu in os.sched_getaffinity(0):
                 async with Traffic(
@@ -100,7 +106,7 @@ async def test_queues_renumbered_by_an_outsider_still_feed_the_right_rings(
 ) -> None:
     device = steered_by(steering, tap_in(silent, queues=QUEUES))
     async with device, device.driver() as driver:
-        await start(driver)
+        await start(device, driver, steering)
         async with Traffic(device, driver, silent, CHOSEN) as traffic:
             traffic.expect(lambda flow: (PLACES[flow],))
             # Who has the queue of each number the kernel gives: the last takes the place
@@ -137,7 +143,7 @@ async def test_a_device_puts_queues_in_order_that_an_outsider_left_in_disorder(
 ) -> None:
     device = steered_by(steering, tap_in(silent, queues=QUEUES))
     async with device, device.driver() as driver:
-        await start(driver)
+        await start(device, driver, steering)
         tun_uapi.set_queue(device.netdev.fds[1], attached=False)
         await driver.ctrl.vq_pairs_set(1)
         await driver.ctrl.rss_config(CONFIG)
@@ -158,7 +164,7 @@ async def test_a_program_that_steers_leaves_nothing_to_hand_over(
 ) -> None:
     device = steered_by(steering, tap_in(silent, queues=QUEUES))
     async with device, device.driver() as driver:
-        await start(driver)
+        await start(device, driver, steering)
         with silent.call(lambda: start_flows("vnet0", FLOWS, 8, batch=FLOWS)) as sending:
             batches = sending.batches()
             while sent := silent.call(lambda: next(batches, 0)):

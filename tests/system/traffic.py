@@ -52,7 +52,7 @@ _ETHERTYPE: Final = b"\x88\xb5"  # for experiments: no stack answers, no hash ap
 _MAC: Final = ":".join(f"{byte:02x}" for byte in DRIVER_MAC)
 
 
-STEERINGS: Final = ("software",)
+STEERINGS: Final = ("software", "ebpf")
 BY: Final = pytest.mark.parametrize("steering", STEERINGS)
 
 
@@ -259,17 +259,31 @@ class Traffic:
 
     async def take(self) -> None:
         """Judge what the driver has; wait for a frame if it has none."""
-        self.judge(await self._driver.receive(timeout=TIMEOUT))
-        while (frame := self._driver.receive_nowait()) is not None:
+        try:
+            frame: Frame | None = await self._driver.receive(timeout=TIMEOUT)
+        except TimeoutError:
+            raise self._missing() from None
+        while frame is not None:
             self.judge(frame)
+            frame = self._driver.receive_nowait()
 
     async def rest(self) -> None:
         """Take all that may be sent; what the device does not count as dropped must come."""
-        async with asyncio.timeout(TIMEOUT):
-            while self.received + self.dropped() < self._words[sender.ALLOWED]:
-                if (frame := self._driver.receive_nowait()) is not None:
-                    self.judge(frame)
-                    continue
-                for pair in range(self._device.engine.workers):
-                    self._device.engine.queue_state(2 * pair)
-                await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + TIMEOUT
+        while self.received + self.dropped() < self._words[sender.ALLOWED]:
+            if (frame := self._driver.receive_nowait()) is not None:
+                self.judge(frame)
+                continue
+            if loop.time() > deadline:
+                raise self._missing()
+            for pair in range(self._device.engine.workers):
+                self._device.engine.queue_state(2 * pair)
+            await asyncio.sleep(0)
+
+    def _missing(self) -> AssertionError:
+        return AssertionError(
+            f"{self.sent} frames sent, {self.received} received, {self.dropped()} dropped here,"
+            f" {tap_dropped(self._device)} by the tap; change {self.epoch},"
+            f" {self.behind} from before it missing"
+        )
