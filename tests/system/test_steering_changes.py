@@ -126,6 +126,7 @@ async def test_no_frame_is_steered_by_a_mixture_of_two_configurations(
             for change in range(CHANGES):
                 places = two.places[change % 2]
                 traffic.expect(lambda flow, places=places: (places[flow],))  # type: ignore[misc]
+                traffic.allow(2 * WINDOW)  # more than can be sent before the answer
                 await driver.ctrl.rss_config(two.configs[change % 2])
                 traffic.acknowledged()
                 while traffic.of_epoch < FLOWS:
@@ -218,7 +219,7 @@ async def test_tap_queue_and_receiveq_stay_together_whatever_queues_are_in_force
                 await driver.ctrl.rss_config(config)
             else:
                 places = hashed.anywhere if ours else hashed.by_wish
-                traffic.expect(places(change), late=hashed.anywhere(change))
+                traffic.expect(places(change), meanwhile=hashed.anywhere(change))
                 await driver.ctrl.vq_pairs_set(change.pairs)
             traffic.acknowledged()
             traffic.allow_more(AFTER)

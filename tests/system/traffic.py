@@ -212,12 +212,13 @@ class Traffic:
 
     # Changes.
 
-    def expect(self, places: Places, late: Places | None = None) -> None:
+    def expect(self, places: Places, meanwhile: Places | None = None) -> None:
         """A change is about to be asked for: ``places(n)`` is where frames of flow n may be then.
 
-        ``late``: those that were sent before it was answered, if they may be elsewhere.
+        ``meanwhile``: where this change or the next may have them while it is being made, if
+        that is elsewhere too.
         """
-        self._expected.append((places, late or places))
+        self._expected.append((places, meanwhile or places))
 
     def acknowledged(self) -> None:
         """That change was answered: what is sent from now on comes as it says."""
@@ -242,9 +243,9 @@ class Traffic:
         """Count one frame, and fail unless it is where it must be, and as it was sent, once."""
         serial, epoch, flow = sender.STAMP.unpack(frame.data[-sender.STAMP.size :])
         got = Place(frame.queue, frame.hash_value, frame.hash_report)
-        allowed = {*self._expected[epoch][0](flow)}
-        for _, late in self._expected[epoch + 1 :]:
-            allowed.update(late(flow))
+        asked = self._expected[epoch:]
+        chosen = [asked[0][0]] if len(asked) == 1 else [meanwhile for _, meanwhile in asked]
+        allowed = {position for places in chosen for position in places(flow)}
         assert got in allowed, (
             f"frame {serial}, flow {flow}, sent at change {epoch} of {len(self._expected) - 1}:"
             f" {got} is none of {allowed}"
