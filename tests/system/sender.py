@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Sends frames into an interface for as long as it may: a program, so that it has a CPU of its own.
 
-Arguments: interface, seed, fd of the shared words, fd of an eventfd.  Standard
-input: a line per flow, its frame in hexadecimal.
+Arguments: interface, seed, microseconds to rest between two frames, fd of the
+shared words, fd of an eventfd.  Standard input: a line per flow, its frame in
+hexadecimal.
 
 Each frame is of a flow chosen at random and ends with its serial number, the
 epoch and the flow, in network order (``STAMP``).  The epoch is read before a
@@ -17,6 +18,7 @@ import random
 import socket
 import struct
 import sys
+import time
 
 STAMP = struct.Struct(">IIH")
 # The words, 64 bits each.  Its own are the first two: frames begun, frames handed over.
@@ -27,7 +29,7 @@ NO_MORE = (1 << 64) - 1  # as ALLOWED: end
 
 def main() -> None:
     """Send until told to end."""
-    name, seed, words_fd, wake_fd = sys.argv[1], *map(int, sys.argv[2:])
+    name, seed, rest, words_fd, wake_fd = sys.argv[1], *map(int, sys.argv[2:])
     words = memoryview(mmap.mmap(words_fd, 8 * WORDS)).cast("Q")
     frames = [bytearray.fromhex(line) for line in sys.stdin]
     choose = random.Random(seed).choices
@@ -48,6 +50,8 @@ def main() -> None:
                 wire.send(frame)
                 serial += 1
                 words[SENT] = serial
+                if rest:
+                    time.sleep(rest / 1_000_000)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ QUEUES = 4
 NOBODY = 3  # the queue no flow has in either configuration
 CHANGES = 100
 MANY = {"software": 200, "ebpf": 1000}
-AHEAD, AFTER = 32, 16
+AFTER = 8  # frames of a change that are waited for
+REST_US = 40  # between frames, so that they go on while queues are taken away
 WINDOW = 256  # frames ahead of the driver
 KEYS = (VERIFICATION_KEY, bytes(range(1, 41)))
 # Of what is hashed in one, the other hashes less: every report differs.
@@ -206,13 +207,15 @@ async def test_tap_queue_and_receiveq_stay_together_whatever_queues_are_in_force
     device = steered_by(steering, tap_in(silent, queues=QUEUES))
     ours = steering != "software"
     async with device, device.driver() as driver, AsyncExitStack() as stack:
-        await driver.negotiate(RSS | Feature.MQ)
+        # The driver does not look while the device waits for the kernel: room for what comes.
+        await driver.negotiate(RSS | Feature.MQ, queue_size=1024)
         await driver.ctrl.hash_config(HashConfig(TYPES[0], KEYS[0]))
-        traffic = await stack.enter_async_context(Traffic(device, driver, silent, hashed.flows))
+        traffic = Traffic(device, driver, silent, hashed.flows, rest_us=REST_US)
+        await stack.enter_async_context(traffic)
         if not ours:  # then the kernel's numbers of the queues are shown by a program of the test's
             stack.enter_context(by_a_byte(device.netdev.fds[0]))
         for change in changes(random.Random(62), MANY[steering]):
-            traffic.allow_more(AHEAD)
+            traffic.allow_more(2 * WINDOW)
             if change.table:
                 traffic.expect(hashed.by_table(change))
                 config = RssConfig(TYPES[0], change.table, KEYS[0])
@@ -222,7 +225,7 @@ async def test_tap_queue_and_receiveq_stay_together_whatever_queues_are_in_force
                 traffic.expect(places(change), meanwhile=hashed.anywhere(change))
                 await driver.ctrl.vq_pairs_set(change.pairs)
             traffic.acknowledged()
-            traffic.allow_more(AFTER)
+            traffic.allow_more(2 * WINDOW)  # the answer may have taken them all
             while traffic.of_epoch < AFTER // 2 or (ours and traffic.behind):
                 await traffic.take()
             resteered = device.statistics().rx_resteered

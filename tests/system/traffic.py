@@ -138,10 +138,11 @@ class Traffic:
         name: str = "vnet0",
         seed: int = 0,
         cpu: int | None = None,
+        rest_us: int = 0,
     ) -> None:
         self._device, self._driver, self._netns = device, driver, netns
         self._chosen = chosen
-        self._command = [sys.executable, "-I", "-S", sender.__file__, name, str(seed)]
+        self._command = [sys.executable, "-I", "-S", sender.__file__, name, str(seed), str(rest_us)]
         if cpu is not None:
             self._command = ["taskset", "-c", str(cpu), *self._command]
         self._expected: list[tuple[Places, Places]] = []
@@ -284,7 +285,8 @@ class Traffic:
 
     def _missing(self) -> AssertionError:
         return AssertionError(
-            f"{self.sent} frames sent, {self.received} received, {self.dropped()} dropped here,"
-            f" {tap_dropped(self._device)} by the tap; change {self.epoch},"
+            f"{self.sent} frames sent, {self.received} received,"
+            f" dropped {drop_reasons(self._device.statistics())} and by the tap"
+            f" {tap_dropped(self._device)}; change {self.epoch},"
             f" {self.behind} from before it missing"
         )
