@@ -89,15 +89,15 @@ native-debug: $(call VARIANT,debug) ## the extension without optimisation
 demo: setup ## guest-free proof on real input
 	$(VENV)/bin/pyvnet demo
 
-# Debian packages the tests call: ip(8), testpmd, QEMU, user-mode Linux, what guests are made of, and
-# what hash kernels of other CPUs are built and run with; a compiler of BPF programs.
+# Debian packages the tests call: ip(8), testpmd, QEMU, user-mode Linux, what guests are made of,
+# what judges systemd's units, and what hash kernels of other CPUs are built and run with; a compiler of BPF programs.
 .PHONY: test-needs
 test-needs: $(GUEST_KERNEL)
 	@tools/need.sh iproute2=ip dpdk-dev=dpdk-testpmd clang=clang qemu-system-x86=qemu-system-x86_64 \
 		busybox-static=busybox user-mode-linux=linux.uml ethtool=ethtool gcc=gcc \
 		'libc6-dev=/usr/lib/*/libc.a' libsimde-dev=/usr/include/simde/x86/avx512.h \
 		qemu-user-static=qemu-aarch64-static gcc-aarch64-linux-gnu=aarch64-linux-gnu-gcc \
-		libc6-dev-arm64-cross=/usr/aarch64-linux-gnu/lib/libc.a
+		libc6-dev-arm64-cross=/usr/aarch64-linux-gnu/lib/libc.a systemd=systemd-analyze
 
 $(GUEST_KERNEL): tools/guest_kernel.sh
 	tools/guest_kernel.sh $(@D)

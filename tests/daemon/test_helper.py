@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyvnet.netdev.netns import NetNamespace
+from tests.daemon.fd_store import Store
 from tests.daemon.serving import DEADLINE, PROGRAM, environment
 from tests.daemon.unprivileged import NOBODY, helper, without_privilege
 from tests.netdev import kernel
@@ -265,53 +266,62 @@ def test_a_limit_of_open_files_in_the_way(netns: NetNamespace, limit: int) -> No
     assert interfaces(netns) == {"lo"}
 
 
+# --- paths -----------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("CVE-2026-1386")
+@pytest.mark.parametrize("where", ["the name itself", "a folder on the way"])
+def test_no_link_is_followed_wherever_it_is_planted(
+    netns: NetNamespace, folder: Path, where: str
+) -> None:
+    """The paths a helper opens: namespace, NOTIFY_SOCKET, and where a broker's socket goes."""
+    (folder / "real").mkdir()
+    (folder / "folder").symlink_to("real")
+    for name in ("netns", "notify"):
+        (folder / "real" / f"link-{name}").symlink_to(name)
+    (folder / "real/netns").touch()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("real/notify")
+        at = "real/link-" if where == "the name itself" else "folder/"
+        (folder / "real/link-b").symlink_to("b")
+        user, taken = ("--user", "1"), "b exists and is not a socket"
+        for words, env in (
+            ((*user, "--netns", f"{folder}/{at}netns", "--", "true"), {}),
+            (("--fdstore", "--tap", "t"), {"NOTIFY_SOCKET": f"{folder}/{at}notify"}),
+            ((*user, "--serve", f"{at}b"), {}),
+        ):
+            done = run(netns, [*PROGRAM, "helper", *words], env=environment(**env))
+            assert done.returncode == 1
+            refused = "a symbolic link on the way is not followed" in done.stderr
+            assert refused or taken in done.stderr
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.recv(1)
+    assert interfaces(netns) == {"lo"}
+    assert not (folder / "real/b").exists()
+
+
+def test_root_loads_no_more_than_it_needs(netns: NetNamespace) -> None:
+    """No engine, no event loop, no netlink library: what a helper may do wrong is its own."""
+    look = (
+        "import sys; from pyvnet.daemon import cli\n"
+        "sys.addaudithook(lambda name, _: name == 'os.exec' and print(*sys.modules))\n"
+        "cli.main(['helper', '--user', '1', '--', 'true'])"
+    )
+    loaded = set(run(netns, [sys.executable, "-c", look]).stdout.split())
+    assert "pyvnet.daemon.helper.handover" in loaded
+    assert "pyvnet.offload.program" in loaded
+    unwanted = {"pyvnet._native", "pyvnet.datapath", "uvloop", "asyncio", "pyroute2", "cffi"}
+    assert loaded & unwanted == set()
+
+
 # --- to the fd store -----------------------------------------------------------------------
-
-
-class Store:
-    """What systemd does with messages at NOTIFY_SOCKET, as far as its fd store goes."""
-
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.settimeout(DEADLINE)
-        self.socket.bind(str(path))
-        self.stored: list[tuple[str, int]] = []
-
-    def serve(self, helper: subprocess.Popen[str]) -> None:
-        """Take what a helper sends, first to be forgotten, then to be kept, and let it end."""
-        for _ in ("forget", "keep"):
-            while self._take() != {"BARRIER": "1"}:
-                pass
-        assert helper.communicate(timeout=DEADLINE) == ("", "")
-        assert helper.returncode == 0
-
-    def _take(self) -> dict[str, str]:
-        data, fds, _, _ = socket.recv_fds(self.socket, 4096, 253)
-        values = dict(line.split("=", 1) for line in data.decode().splitlines())
-        if "FDSTORE" in values:
-            assert values["FDPOLL"] == "0"
-            self.stored += [(values["FDNAME"], fd) for fd in fds]
-        elif "FDSTOREREMOVE" in values:
-            self.remove(values["FDNAME"])
-        else:
-            os.close(*fds)  # it waits for this one
-        return values
-
-    def remove(self, name: str) -> None:
-        for stored in [entry for entry in self.stored if entry[0] == name]:
-            os.close(stored[1])
-            self.stored.remove(stored)
-
-    def close(self) -> None:
-        self.socket.close()
-        for _, fd in self.stored:
-            os.close(fd)
 
 
 def test_the_fd_store_gets_them_and_forgets_the_last_ones(
     netns: NetNamespace, folder: Path
 ) -> None:
-    store = Store(folder / "notify")
+    store = Store("notify")
 
     def run_helper(queues: int) -> None:
         words = ("helper", "--fdstore", "--name", "vm1", "--tap", "t", "--no-steering")
@@ -336,7 +346,7 @@ def test_the_fd_store_gets_them_and_forgets_the_last_ones(
 
 
 def test_killed_while_the_fd_store_is_busy(netns: NetNamespace, folder: Path) -> None:
-    store = Store(folder / "notify")
+    store = Store("notify")
     helper = netns.popen(
         [*PROGRAM, "helper", "--fdstore", "--tap", "t", "--no-steering"],
         env=environment(NOTIFY_SOCKET=str(folder / "notify")),
