@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Sends frames into an interface for as long as it may: a program, so that it has a CPU of its own.
 
-Arguments: interface, seed, microseconds to rest between two frames, fd of the
+Arguments: interface, seed, microseconds from frame to frame, fd of the
 shared words, fd of an eventfd.  Standard input: a line per flow, its frame in
 hexadecimal.
 
@@ -15,10 +15,10 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import signal
 import socket
 import struct
 import sys
-import time
 
 STAMP = struct.Struct(">IIH")
 # The words, 64 bits each.  Its own are the first two: frames begun, frames handed over.
@@ -29,12 +29,15 @@ NO_MORE = (1 << 64) - 1  # as ALLOWED: end
 
 def main() -> None:
     """Send until told to end."""
-    name, seed, rest, words_fd, wake_fd = sys.argv[1], *map(int, sys.argv[2:])
+    name, seed, pace, words_fd, wake_fd = sys.argv[1], *map(int, sys.argv[2:])
     words = memoryview(mmap.mmap(words_fd, 8 * WORDS)).cast("Q")
     frames = [bytearray.fromhex(line) for line in sys.stdin]
     choose = random.Random(seed).choices
     indices = range(len(frames))
     stamp = STAMP.pack_into
+    if pace:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        signal.setitimer(signal.ITIMER_REAL, pace / 1_000_000, pace / 1_000_000)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind((name, 0))
         serial = 0
@@ -50,8 +53,8 @@ def main() -> None:
                 wire.send(frame)
                 serial += 1
                 words[SENT] = serial
-                if rest:
-                    time.sleep(rest / 1_000_000)
+                if pace:
+                    signal.sigwait({signal.SIGALRM})
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ NOBODY = 3  # the queue no flow has in either configuration
 CHANGES = 100
 MANY = {"software": 200, "ebpf": 1000}
 AFTER = 8  # frames of a change that are waited for
-REST_US = 40  # between frames, so that they go on while queues are taken away
+PACE_US = 100  # from frame to frame, so that they go on while queues are taken away
 WINDOW = 256  # frames ahead of the driver
 KEYS = (VERIFICATION_KEY, bytes(range(1, 41)))
 # Of what is hashed in one, the other hashes less: every report differs.
@@ -210,7 +210,7 @@ async def test_tap_queue_and_receiveq_stay_together_whatever_queues_are_in_force
         # The driver does not look while the device waits for the kernel: room for what comes.
         await driver.negotiate(RSS | Feature.MQ, queue_size=1024)
         await driver.ctrl.hash_config(HashConfig(TYPES[0], KEYS[0]))
-        traffic = Traffic(device, driver, silent, hashed.flows, rest_us=REST_US)
+        traffic = Traffic(device, driver, silent, hashed.flows, pace_us=PACE_US)
         await stack.enter_async_context(traffic)
         if not ours:  # then the kernel's numbers of the queues are shown by a program of the test's
             stack.enter_context(by_a_byte(device.netdev.fds[0]))

@@ -138,11 +138,11 @@ class Traffic:
         name: str = "vnet0",
         seed: int = 0,
         cpu: int | None = None,
-        rest_us: int = 0,
+        pace_us: int = 0,
     ) -> None:
         self._device, self._driver, self._netns = device, driver, netns
         self._chosen = chosen
-        self._command = [sys.executable, "-I", "-S", sender.__file__, name, str(seed), str(rest_us)]
+        self._command = [sys.executable, "-I", "-S", sender.__file__, name, str(seed), str(pace_us)]
         if cpu is not None:
             self._command = ["taskset", "-c", str(cpu), *self._command]
         self._expected: list[tuple[Places, Places]] = []
