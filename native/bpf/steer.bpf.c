@@ -211,8 +211,9 @@ INLINE uint32_t walk(struct __sk_buff *skb, const struct vnet_steering_slot *slo
 
 	*(uint32_t *)bytes = unknown;
 	w->end ^= unknown;
+	/* Before Linux 5.16 a verifier remembers what is put aside on the stack in 64 bits only. */
 #pragma clang loop unroll(disable)
-	for (uint32_t i = 0; i < TURNS; i++) {
+	for (uint64_t i = 0; i < TURNS; i++) {
 		uint32_t option;
 
 		w->at ^= unknown;
