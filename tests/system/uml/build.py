@@ -26,7 +26,7 @@ MODULES: Final = Path("/usr/lib/uml/modules")
 ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 _TOOLS: Final = ("dash", "ethtool", "ip")
-_PROGRAMS: Final = ("agent", "rxhash", "stream", "xdp")
+_PROGRAMS: Final = ("agent", "rxhash", "steer_load", "stream", "xdp")
 # In the order they can be loaded in.
 NET_MODULES: Final = ("failover", "net_failover", "virtio_net")
 IPV6_MODULES: Final = ("crc-ccitt", "ipv6")
