@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvnet.errors import HostError
-from pyvnet.offload import bpf
+from pyvnet.offload import bpf, bpf_call
 from pyvnet.offload.image import Image, MapSpec, Relocation
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def test_a_closed_fd(fd: int) -> None:
 UNPRIVILEGED = """
 import os
 from pyvnet.errors import HostError
-from pyvnet.offload import bpf
+from pyvnet.offload import bpf, bpf_call
 from pyvnet.offload.image import MapSpec
 import struct
 
@@ -197,3 +198,32 @@ def test_what_takes_privilege_says_so() -> None:
         if forbidden:
             assert "Operation not permitted" in line
             assert "CAP_BPF" in line
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_memory_that_may_be_locked_is_all_taken_before_giving_up(
+    monkeypatch: pytest.MonkeyPatch, enough: bool
+) -> None:
+    """Before Linux 5.11 maps and programs are charged to RLIMIT_MEMLOCK, with EPERM."""
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    limits = []
+
+    def charged(_command: int, attributes: bytes) -> tuple[int, bytes]:
+        limits.append(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
+        if len(limits) < 2 or not enough:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return 7, attributes
+
+    monkeypatch.setattr(bpf_call, "_issue", charged)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, before[1]))
+    try:
+        if enough:
+            assert bpf.map_create(SPEC) == 7
+        else:
+            with pytest.raises(HostError, match="RLIMIT_MEMLOCK"):
+                bpf.map_create(SPEC)
+        assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == (0, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
+    assert limits[0] == 0
+    assert limits[1:] in ([before[1]], [resource.RLIM_INFINITY])
