@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pyvnet.daemon.options import ALL, DeviceOptions
+from pyvnet.daemon.options import ALL, NAMED_FD, DeviceOptions
 from pyvnet.daemon.readers import nearest
 from pyvnet.errors import HostError, UsageError
 
@@ -92,7 +92,7 @@ def _claims(device: DeviceOptions) -> Iterator[tuple[Hashable, str]]:
         yield ("tap", device.netns, device.tap), f"the tap {device.tap}"
     if device.mac is not None:
         yield ("mac", device.mac), f"the MAC {device.mac.hex(':')}"
-    endpoint = () if device.fd is None else (device.fd,)
+    endpoint = () if device.fd is None or device.fd == NAMED_FD else (device.fd,)
     for fd in (*device.port_fds, *(device.bpf_fds or ()), *endpoint):
         yield ("fd", fd), f"fd {fd}"
 
