@@ -442,7 +442,7 @@ def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
     assert set(values) == set(protocol.OPERATIONS[operation])
 
 
-VALUES = st.integers() | st.sampled_from(
+VALUES: st.SearchStrategy[Any] = st.integers() | st.sampled_from(
     [None, True, False, 1.0, 1e300, "", "1", "vm1", "\0", [], [1], [[]], {}, {"op": 1}]
 )
 KEYS = sorted({key for fields in protocol.OPERATIONS.values() for key in fields})
