@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pyvnet.datapath.native import DEFAULT
+from pyvnet.datapath.native import DEFAULT, Native
 from pyvnet.datapath.policy import Policy
 from pyvnet.datapath.steering_map import SteeringMap
 from pyvnet.errors import HostError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FFI, LIB = DEFAULT
+FAIL_SETTLE = 11  # a site of test_hooks.h
 SIZE = FFI.sizeof("struct vnet_steering_map")
 HEADER = struct.pack("<IIQ", LIB.VNET_STEERING_MAP_MAGIC, LIB.VNET_STEERING_MAP_LAYOUT, 7)
 SLOT = (SIZE - 64) // LIB.VNET_STEERING_SLOTS
@@ -32,8 +33,10 @@ def file() -> Iterator[int]:
     os.close(fd)
 
 
-def policy(unclassified: int) -> Policy:
-    return Policy.create(mode="rss", hash_types=0, key=b"", unclassified_queue=unclassified)
+def policy(unclassified: int, native: Native = DEFAULT) -> Policy:
+    return Policy.create(
+        mode="rss", hash_types=0, key=b"", unclassified_queue=unclassified, native=native
+    )
 
 
 def active(fd: int) -> int:
@@ -98,6 +101,39 @@ def test_an_fd_that_cannot_be_mapped_is_refused() -> None:
         SteeringMap(read)
     os.close(read)
     os.close(write)
+
+
+def test_a_map_that_somebody_overwrote_is_not_written(file: int) -> None:
+    with SteeringMap(file, fresh=True) as steering, policy(3) as snapshot:
+        os.pwrite(file, b"\xee", 0)
+        with pytest.raises(HostError, match="cannot publish a steering snapshot"):
+            steering.publish(snapshot)
+    assert active(file) == 0
+
+
+def test_where_the_kernel_cannot_be_waited_for_nothing_in_use_is_written(
+    file: int, native_hooks: tuple[Any, Any]
+) -> None:
+    hooks = Native(*native_hooks)
+    with SteeringMap(file, hooks, fresh=True) as steering:
+        with policy(3, hooks) as snapshot:
+            for _ in range(LIB.VNET_STEERING_SLOTS - 1):
+                steering.publish(snapshot)
+        before, kept = active(file), os.pread(file, SIZE, 0)
+        hooks.lib.vnet_test_fail(FAIL_SETTLE, 1)
+        try:
+            with (
+                policy(5, hooks) as snapshot,
+                pytest.raises(HostError, match="membarrier"),
+            ):
+                steering.publish(snapshot)
+        finally:
+            hooks.lib.vnet_test_fail(FAIL_SETTLE, 0)
+        assert os.pread(file, SIZE, 0) == kept
+        with policy(5, hooks) as snapshot:
+            steering.publish(snapshot)
+        assert active(file) != before
+        assert unclassified(file, active(file)) == 5
 
 
 def test_closing_twice_is_harmless(file: int) -> None:

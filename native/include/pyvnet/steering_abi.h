@@ -74,9 +74,10 @@ struct vnet_steering_slot {
 };
 
 struct vnet_steering_map {
-	uint32_t magic,
-		layout; /* VNET_STEERING_MAP_*; written, as the stamp, by who makes the map */
+	/* Written by who makes the map. */
+	uint32_t magic, layout; /* VNET_STEERING_MAP_* */
 	uint64_t stamp; /* of the program it was made for */
+
 	uint32_t active; /* the slot the program reads */
 	uint32_t reserved[11];
 	struct vnet_steering_slot slots[VNET_STEERING_SLOTS];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One step of the Toeplitz hash, shared by the C path and the BPF programs:
- * header only, nothing but the freestanding <stdint.h>, no loop whose bound
- * depends on data.
+ * One step of the Toeplitz hash, from which the tables of the C path and of the
+ * steering program are worked out: header only, nothing but the freestanding
+ * <stdint.h>, no loop whose bound depends on data.
  *
  * The hash of an input is the xor, over its set bits, of the 32 key bits that
  * begin at the bit's own position.  So an input byte at position p needs the
