@@ -366,6 +366,16 @@ async def test_a_steerer_that_cannot_be_waited_for_is_let_go_and_the_command_hol
         await exchange(netns, driver)
 
 
+@pytest.mark.requirement("U-62")
+async def test_a_reset_waits_for_nobody(netns: NetNamespace, hooks: Native) -> None:
+    async with steered(netns, native=hooks) as (device, driver):
+        await driver.ctrl.rss_config(CONFIG)
+        hooks.lib.vnet_test_fail(FAIL_SETTLE, 1)
+        await driver.aclose()
+        assert attached(netns) == 1
+        assert device.status()["steering"]["owners"]["ebpf"] == {"available": True}
+
+
 @pytest.mark.requirement("U-07", "U-62")
 @pytest.mark.parametrize("countdown", [1, 2, 3])
 async def test_no_memory_for_a_change_changes_nothing(
