@@ -266,6 +266,54 @@ def test_a_limit_of_open_files_in_the_way(netns: NetNamespace, limit: int) -> No
     assert interfaces(netns) == {"lo"}
 
 
+# What docs/threat-model.md says a holder can do with a queue of the tap, by ioctl.
+HOLDER = """
+import ctypes, errno, fcntl, os, struct, sys
+insn = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFF))
+number = lambda value: struct.pack("i", value)
+tries = {
+    "TUNSETPERSIST": (0x400454CB, 1), "and off": (0x400454CB, 0),
+    "TUNSETOWNER": (0x400454CC, 1), "TUNSETGROUP": (0x400454CE, 1),
+    "TUNATTACHFILTER": (0x401054D5, struct.pack("HxxxxxxQ", 1, ctypes.addressof(insn))),
+    "SIOCSIFHWADDR": (0x8924, struct.pack("16sH6s16x", b"", 1, bytes([2, 0, 0, 0, 0, 9]))),
+    "TUNSETSNDBUF": (0x400454D4, number(100000)), "TUNSETOFFLOAD": (0x400454D0, 0),
+    "TUNSETVNETHDRSZ": (0x400454D8, number(12)), "TUNSETCARRIER": (0x400454E2, number(1)),
+    "TUNSETSTEERINGEBPF": (0x800454E0, number(-1)), "TUNSETFILTEREBPF": (0x800454E1, number(-1)),
+    "TUNGETDEVNETNS": (0x54E3, 0),
+}
+for name, (request, argument) in tries.items():
+    try:
+        fcntl.ioctl(3, request, argument)
+    except OSError as error:
+        print(name, errno.errorcode[error.errno])
+for name, call in (
+    ("a tap", lambda: fcntl.ioctl(
+        os.open("/dev/net/tun", os.O_RDWR), 0x400454CA, struct.pack("16sH22x", b"u", 0x5102))),
+    ("a map", lambda: bpf.map_create(image.MapSpec("m", 2, 4, 4, 1))),
+    ("a program", lambda: bpf.prog_load(bytes([0xB7, *bytes(7), 0x95, *bytes(7)]),
+                                        name="p", license_="GPL")),
+):
+    try:
+        call()
+    except (OSError, HostError) as error:
+        print(name, errno.errorcode[error.errno])
+"""
+
+
+def test_what_a_holder_can_do_and_cannot(netns: NetNamespace) -> None:
+    script = "from pyvnet.errors import HostError\nfrom pyvnet.offload import bpf, image\n" + HOLDER
+    words = helper("--tap", "t", "--queues", "2", "--no-steering")
+    done = run(netns, [*words, sys.executable, "-c", script])
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "TUNGETDEVNETNS EPERM",
+        "a tap EPERM",
+        "a map EPERM",
+        "a program EPERM",
+    ]
+    assert interfaces(netns) == {"lo"}
+
+
 # --- paths -----------------------------------------------------------------------------------
 
 

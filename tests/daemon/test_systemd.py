@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNITS = ROOT / "examples/systemd"
+SANDBOXED = [
+    *(sys.executable, str(ROOT / "tests/daemon/sandboxed.py")),
+    str(UNITS / "pyvnet@.service"),
+]
 
 
 def analyze(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -63,11 +67,14 @@ def executed(key: str) -> list[str]:
 @pytest.mark.needs_root
 @pytest.mark.needs_netns
 @pytest.mark.needs_tap
+@pytest.mark.needs_program("systemd-analyze", "gcc")
 @pytest.mark.one_loop("what is tested runs in a process of its own")
 async def test_what_they_execute_works_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The helper as root, then the device as nobody in a network namespace without the tap.
+
+    The device may make the system calls that the unit allows, and no others.
 
     The fd store hands over in the reverse of the order it was given, as systemd
     does; who asks by name is not to mind.
@@ -109,7 +116,7 @@ async def serve_from(store: Store, host: NetNamespace, private: NetNamespace) ->
         with Serving(
             *executed("ExecStart")[1:],
             netns=private,
-            prefix=["bash", "-c", script, "start", *SETPRIV],
+            prefix=["bash", "-c", script, "start", *SETPRIV, *SANDBOXED],
             pass_fds=range(200, 200 + len(handed)),
             LISTEN_FDS=str(len(handed)),
             LISTEN_FDNAMES=":".join(name for name, _ in handed),
