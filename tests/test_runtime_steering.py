@@ -280,7 +280,7 @@ class Here:  # this process's own namespace
     def call(self, work): return work()
 
 logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stdout)
-logging.getLogger("asyncio").setLevel("WARNING")
+logging.getLogger("asyncio").setLevel("ERROR")  # its debug mode speaks of slow callbacks
 Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
 
 def serve(before=lambda: None, after=lambda: None, commands=()):
