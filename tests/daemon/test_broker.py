@@ -20,13 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyvnet import Driver, RssConfig
+from pyvnet import Driver
 from pyvnet.daemon.helper import protocol
 from pyvnet.daemon.helper.request import Session
 from pyvnet.errors import FrontendError, HostError
 from pyvnet.netdev.netns import NetNamespace
 from pyvnet.offload import program
-from pyvnet.spec.rss import ALL_HASH_TYPES, VERIFICATION_KEY
 from tests.daemon.serving import DEADLINE, PROGRAM, Serving, environment
 from tests.daemon.test_without_privilege import PLAIN, exchange, status, unprivileged
 from tests.daemon.unprivileged import NOBODY, SETPRIV
@@ -467,43 +466,25 @@ def test_values_that_come_through_are_of_their_type(operation: str, values: Any)
 
 
 @pytest.mark.one_loop("what is tested runs in a process of its own")
-async def test_a_device_gets_tap_and_program_from_it(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir("nobody")
-    words = ("--socket-path", "s", "--admin", "a", "--helper", "../b", "--tap", "vm1")
-    netns = broker.netns
-    with Serving(*words, "--queues", "4", "--mtu", "1400", prefix=SETPRIV, netns=netns) as serving:
-        unprivileged(serving)
-        support.addresses(netns, "vm1", "198.18.9.1", ["198.18.9.2"])
-        async with Driver.connect("vhost-user:s") as driver:
-            await driver.negotiate()
-            assert driver.config.mtu == 1400
-            await driver.ctrl.rss_config(PLAIN)
-            assert await exchange(driver, netns, PLAIN, "vm1") == {0, 1, 2, 3}
-            assert status()["steering"]["owner"] == "ebpf"
-        assert serving.end() == 0
-    monkeypatch.undo()
-    with Peer():
-        assert "vm1" not in broker.interfaces
-
-
-@pytest.mark.one_loop("what is tested runs in a process of its own")
-async def test_a_device_does_not_mind_when_the_broker_dies(
+async def test_a_device_gets_all_it_needs_and_outlives_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder / "nobody")
-    with NetNamespace() as netns, Broker(netns) as broker:
-        words = ("--socket-path", "s", "--helper", "b", "--queues", "2")
+    words = ("--socket-path", "s", "--admin", "a", "--helper", "b", "--tap", "vm1")
+    with NetNamespace() as netns, Broker(netns, "--allow-tap", "vm1") as broker:
+        words += ("--queues", "4", "--mtu", "1400")
         with Serving(*words, prefix=SETPRIV, netns=netns) as serving:
-            broker.process.kill()
-            broker.process.wait(DEADLINE)
-            support.addresses(netns, "vnet0", "198.18.9.1", ["198.18.9.2"])
+            unprivileged(serving)
+            support.addresses(netns, "vm1", "198.18.9.1", ["198.18.9.2"])
             async with Driver.connect("vhost-user:s") as driver:
                 await driver.negotiate()
-                two = RssConfig(ALL_HASH_TYPES, (0, 1), VERIFICATION_KEY)
-                await driver.ctrl.rss_config(two)
-                assert await exchange(driver, netns, two, flows=8)
+                assert driver.config.mtu == 1400
+                await driver.ctrl.rss_config(PLAIN)
+                assert await exchange(driver, netns, PLAIN, "vm1") == {0, 1, 2, 3}
+                broker.process.kill()
+                broker.process.wait(DEADLINE)
+                assert await exchange(driver, netns, PLAIN, "vm1", flows=8)
+                assert status()["steering"]["owner"] == "ebpf"
             assert serving.end() == 0
         assert netns.call(kernel.interfaces) == {"lo"}
 

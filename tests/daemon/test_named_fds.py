@@ -103,6 +103,12 @@ def test_each_device_gets_its_own_and_the_variables_are_gone(handed: dict[str, s
     assert not os.get_inheritable(3)
 
 
+def test_who_asks_for_no_name_is_not_bothered(handed: dict[str, str]) -> None:
+    before = handed | {"LISTEN_FDS": "x"}
+    (device,) = resolve([DeviceOptions(**HERE, tap_fds=(7,))], before)
+    assert (device.tap_fds, before["LISTEN_FDS"]) == ((7,), "x")
+
+
 def test_what_excludes_a_helper() -> None:
     for options, message in (
         (NAMED | {"helper": "h"}, "helper and tap-fds exclude each other"),
@@ -111,14 +117,6 @@ def test_what_excludes_a_helper() -> None:
         (HERE | {"helper": "h", "bpf_fds": (3, 4)}, "bpf-fds and helper exclude each other"),
     ):
         assert message in DeviceOptions(**options).problems()
-
-
-def test_a_program_that_asks_for_no_name_is_not_bothered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with Serving("--socket-path", "s", "--port", "null", LISTEN_FDS="x", LISTEN_PID="y") as serving:
-        assert serving.end() == 0
 
 
 def test_they_are_asked_for_in_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

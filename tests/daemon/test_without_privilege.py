@@ -21,7 +21,7 @@ from pyvnet.netdev.netns import NetNamespace
 from pyvnet.offload import bpf, program
 from pyvnet.reference import classify, steer
 from pyvnet.spec.rss import ALL_HASH_TYPES, VERIFICATION_KEY
-from tests.daemon.serving import DEADLINE, PROGRAM, Serving, run
+from tests.daemon.serving import Serving, run
 from tests.daemon.unprivileged import NOBODY, SETPRIV, helper, without_privilege
 from tests.netdev import kernel
 from tests.system import support
@@ -102,9 +102,11 @@ async def steering() -> dict[str, Any]:
 
 @pytest.mark.requirement("NET-RSS-02", "NET-LNK-01", "U-62")
 async def test_everything_of_a_device_works(netns: NetNamespace) -> None:
-    made = helper("--queues", "4", "--tap", "vnet0")
+    nobody_else = 65501  # the kernel counts the locked memory of a user's processes together
+    os.chown(".", nobody_else, nobody_else)
+    made = helper("--queues", "4", "--tap", "vnet0", uid=nobody_else)
     with Serving(*NAMED, prefix=made, netns=netns) as serving:
-        unprivileged(serving)
+        unprivileged(serving, nobody_else)
         support.addresses(netns, "vnet0", HOST, [PEER])
         async with Driver.connect("vhost-user:s") as driver:
             await driver.negotiate()
@@ -118,6 +120,8 @@ async def test_everything_of_a_device_works(netns: NetNamespace) -> None:
                 assert queues is None or came == queues
                 assert (await steering())["owner"] == "ebpf"
             shown = await asyncio.to_thread(status)
+            # As many workers as RLIMIT_MEMLOCK allows, which is some even by default.
+            assert shown["engine"]["io_uring"]["workers"] > 0
             # In software three of four frames would be: 72 of these 96.
             assert sum(queue["rx_handoffs"] for queue in shown["queues"]) < 24
             # Queues that go and come.
@@ -140,7 +144,7 @@ async def test_everything_of_a_device_works(netns: NetNamespace) -> None:
                 assert driver.link_up is (word == "up")
             netns.call(lambda: rtnl.add_neighbours("vnet0", {PEER: PEER_MAC}))
             assert await exchange(driver, netns, PLAIN, flows=4)
-        unprivileged(serving)
+        unprivileged(serving, nobody_else)
         assert await asyncio.to_thread(serving.end) == 0
     assert "Traceback" not in serving.log
     assert netns.call(kernel.interfaces) == {"lo"}
@@ -184,39 +188,10 @@ async def test_the_tap_is_put_back_by_one_who_may_do_nothing_else(netns: NetName
         assert netns.call(state) == before
 
 
-async def test_locked_memory_decides_how_many_workers_use_io_uring(netns: NetNamespace) -> None:
-    """As much as LimitMEMLOCK= of a unit may give is enough for some; 4 KiB are not."""
-    nobody_else = 65501  # the kernel counts the locked memory of a user's processes together
-    os.chown(".", nobody_else, nobody_else)
-    made = helper("--queues", "2", "--tap", "vnet0", uid=nobody_else)
-    for limit, workers in ((8 << 20, 2), (4096, 0)):
-        words = ["prlimit", f"--memlock={limit}:{limit}", *made]
-        with Serving(*NAMED, prefix=words, netns=netns) as serving:
-            unprivileged(serving, nobody_else)
-            support.addresses(netns, "vnet0", HOST, [PEER])
-            uring = (await asyncio.to_thread(status))["engine"]["io_uring"]
-            assert uring["workers"] == workers
-            assert ("LimitMEMLOCK=" in uring.get("cure", "")) is (workers == 0)
-            async with Driver.connect("vhost-user:s") as driver:
-                await driver.negotiate()
-                two = RssConfig(ALL_HASH_TYPES, (0, 1), VERIFICATION_KEY)
-                await driver.ctrl.rss_config(two)
-                assert await exchange(driver, netns, two, flows=16) == {0, 1}
-            assert await asyncio.to_thread(serving.end) == 0
-
-
-def test_caps_shows_what_such_a_process_has_and_lacks(netns: NetNamespace) -> None:
-    words = ["prlimit", "--memlock=4194304:4194304", *helper("--tap", "t", "--no-steering")]
-    done = netns.run([*words, *PROGRAM, "caps", "--json"], capture_output=True, timeout=DEADLINE)
-    host = json.loads(done.stdout)["host"]
-    assert host["limits"]["memlock"] == {"soft": 4 << 20, "hard": 4 << 20}
-    assert not any(finding["available"] for finding in host["capabilities"].values())
-
-
 async def test_a_program_of_another_version_is_refused_and_software_steers(
     netns: NetNamespace,
 ) -> None:
-    """The start goes on, and status has the reason."""
+    """The start goes on, and status has the reason; as it has where locked memory is short."""
     with contextlib.ExitStack() as stack:
         fds = [netns.call(lambda: kernel.attach("theirs", FLAGS)) for _ in range(2)]
         for fd in fds:
@@ -232,12 +207,15 @@ async def test_a_program_of_another_version_is_refused_and_software_steers(
             *("--socket-path", "s", "--admin", "a", "--steering", "ebpf", *words),
             pass_fds=(*fds, made.program, made.map),
             netns=netns,
-            prefix=SETPRIV,
+            prefix=["prlimit", "--memlock=4096:4096", *SETPRIV],
         ) as serving:
             unprivileged(serving)
             support.addresses(netns, "theirs", HOST, [PEER])
-            shown = (await steering())["owners"]["ebpf"]
-            assert "was made for another steering program" in shown["reason"]
+            shown = await asyncio.to_thread(status)
+            reason = shown["steering"]["owners"]["ebpf"]["reason"]
+            assert "was made for another steering program" in reason
+            assert shown["engine"]["io_uring"]["workers"] == 0
+            assert "LimitMEMLOCK=" in shown["engine"]["io_uring"]["cure"]
             async with Driver.connect("vhost-user:s") as driver:
                 await driver.negotiate()
                 two = RssConfig(ALL_HASH_TYPES, (0, 1), VERIFICATION_KEY)

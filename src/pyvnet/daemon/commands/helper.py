@@ -105,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from pyvnet.daemon.helper import made
+
     ways = [bool(args.words), args.fdstore, args.serve is not None]
     if sum(ways) != 1:
         raise UsageError("one of `-- COMMAND`, --fdstore and --serve is needed (--help has more)")
@@ -112,6 +114,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--user is for a command and for --serve; systemd knows whom it starts")
     if not args.fdstore and not args.user:
         raise UsageError("--user is missing: whom the descriptors are for")
+    made.check_device_name(args.name)
 
 
 def _execute(args: argparse.Namespace) -> int:
