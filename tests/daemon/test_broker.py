@@ -470,9 +470,9 @@ async def test_a_device_gets_all_it_needs_and_outlives_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder / "nobody")
-    words = ("--socket-path", "s", "--admin", "a", "--helper", "b", "--tap", "vm1")
+    asked = ("--helper", "b", "--tap", "vm1", "--queues", "4", "--mtu", "1400")
+    words = ("--socket-path", "s", "--admin", "a", *asked)
     with NetNamespace() as netns, Broker(netns, "--allow-tap", "vm1") as broker:
-        words += ("--queues", "4", "--mtu", "1400")
         with Serving(*words, prefix=SETPRIV, netns=netns) as serving:
             unprivileged(serving)
             support.addresses(netns, "vm1", "198.18.9.1", ["198.18.9.2"])

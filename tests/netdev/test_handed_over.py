@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvnet.errors import HostError, UsageError
-from pyvnet.netdev import PairFds, TapFds, rtnl, tap_state, tun_uapi
+from pyvnet.netdev import PairFds, TapFds, rtnl, tun_uapi
 from pyvnet.netdev.netns import NetNamespace
-from pyvnet.offload import bpf
 from tests.netdev import kernel
 from tests.netdev.kernel import ip, open_fds
 
@@ -200,34 +199,6 @@ class TestTapQueues:
         detach(fds[0])
         with pytest.raises(OSError, match="Invalid"):
             detach(fds[1])
-
-    def test_queues_in_any_order_are_put_in_theirs(self, undo: ExitStack) -> None:
-        """A program that names queue i has its frame arrive at fd i."""
-        fds = queues(undo, "theirs", 4)
-        ip("link", "set", "theirs", "up")
-        shuffled = [fds[2], fds[0], fds[3], fds[1]]
-        for fd in fds:
-            os.set_blocking(fd, False)
-        detach(fds[3])
-        tap_state.put_in_order(shuffled)
-        frame = b"\xff" * 6 + b"\x02\0\0\0\0\x01\x88\xb5" + bytes(46)
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
-            raw.bind(("theirs", 0x88B5))
-            for queue, fd in enumerate(shuffled):
-                always = struct.pack("<BBhiQ", 0xB7, 0, 0, queue, 0x95)  # return queue
-                program = bpf.prog_load(always, name="always", license_="GPL")
-                tun_uapi.set_steering_program(fds[0], program)
-                os.close(program)
-                raw.send(frame)
-                assert frame in [got[-len(frame) :] for got in kernel.drain(fd)]
-        assert rtnl.existing("theirs").carrier
-
-    def test_what_is_no_tap_has_no_order(self, undo: ExitStack) -> None:
-        (alone,) = queues(undo, "alone", 1, WANTED)
-        null = os.open(os.devnull, os.O_RDWR)
-        undo.callback(os.close, null)
-        tap_state.put_in_order([alone])
-        tap_state.put_in_order([null, alone])
 
     def test_without_privilege(self) -> None:
         """A launcher made the tap; who uses it may do nothing but that."""

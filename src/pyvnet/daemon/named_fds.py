@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pyvnet.daemon.options import NAMED_FD, NAMED_FDS, DeviceOptions
 from pyvnet.daemon.readers import nearest
 from pyvnet.errors import UsageError
-from pyvnet.netdev import tap_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
@@ -44,7 +43,6 @@ def resolve(
     Raises:
         UsageError: none were handed to this process, a name is missing, comes too
             often, or is nobody's.
-        HostError: the tap's queues could not be put in order.
     """
     asking = tuple(devices)
     if not any(map(_asks, asking)):
@@ -103,8 +101,6 @@ def _resolved(
         changes["tap_fds"] = take("tap")
         if not changes["tap_fds"]:
             raise UsageError(f"tap-fds: nothing is called 'tap-{device.name}': {_CURE}")
-        # systemd does not say in which order its fd store hands over those of one name.
-        tap_state.put_in_order(changes["tap_fds"])
     if device.bpf_fds == NAMED_FDS:
         program, map_ = take("bpf-program"), take("bpf-map")
         changes["bpf_fds"] = None

@@ -8,7 +8,10 @@ What a queue is given for the time it is used here is put back at ``close()``:
 the header size, O_NONBLOCK, the carrier, queues detached meanwhile, and the
 offloads as far as they can be read (in the interface's own network namespace).
 
-fd i is taken to be queue i: open them in that order (U-62).
+They may come in any order (systemd's fd store turns it round).  The kernel
+numbers queues as they are attached and tells nobody; but an engine starts with
+one queue, the first, and attaches the others in its own order when a driver
+wants them, so that queue i is fd i from then on (U-62).
 
 The kernel says which namespace the interface is in to those only who have
 CAP_NET_ADMIN there (TUNGETDEVNETNS).  To others it is in their own, if one of

@@ -12,7 +12,7 @@ from pyvnet.netdev import rtnl, tun_uapi
 from pyvnet.netdev.tun_uapi import Iff, Offload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 # ethtool's name of the interface feature behind each TUN_F_* (set_offload() of tun.c).
 _OFFLOAD_NAMES: Final = {
@@ -63,27 +63,6 @@ def attach(fd: int) -> bool:
             return False
         raise HostError("cannot attach a tap queue", error.errno) from error
     return True
-
-
-def put_in_order(fds: Sequence[int]) -> None:
-    """Make fd i queue i, whatever order they were attached in; what they hold is lost.
-
-    The kernel numbers queues in the order they are attached, and tells nobody the
-    numbers (U-62).  A tap of one queue, and what is none at all, is left alone.
-
-    Raises:
-        HostError: a queue could not be attached again.
-    """
-    if len(fds) == 1:
-        return
-    for fd in reversed(fds):
-        try:
-            tun_uapi.set_queue(fd, attached=False)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # detached already
-                return  # whoever uses them will say what they are
-    for fd in fds:
-        attach(fd)
 
 
 def unless_gone(change: Callable[[], None]) -> None:
