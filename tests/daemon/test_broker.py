@@ -321,6 +321,23 @@ def test_objects_are_counted(broker: Broker) -> None:
     assert broker.process.poll() is None
 
 
+def test_taps_are_counted_even_when_only_their_clients_hold_them(broker: Broker) -> None:
+    """Who closes the object and keeps the descriptor has no more of them than others."""
+    with Peer() as peer, ExitStack() as stack:
+        for count in range(65):
+            answer, fds = peer.ask(op="make-tap", queues=1)
+            stack.callback(close, *fds)
+            assert answer["ok"] is (count < 64), (count, answer)
+            if answer["ok"]:
+                assert peer.ask(op="close", object=answer["object"])[0]["ok"]
+        assert "64 taps are there" in answer["error"]
+    assert len(broker.interfaces) == 3
+    with Peer() as peer:
+        answer, fds = peer.ask(op="make-tap", queues=1)
+        close(*fds)
+        assert answer["ok"]
+
+
 # --- what ends a connection --------------------------------------------------------------------
 
 FATAL = {

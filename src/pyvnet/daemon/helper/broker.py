@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pyvnet.daemon import sockets
 from pyvnet.daemon.helper import paths, privileges, programs, protocol, taps
-from pyvnet.daemon.helper.clients import Client, Policy
+from pyvnet.daemon.helper.clients import OBJECTS_MAX, Client, Policy
 from pyvnet.daemon.notify import notify
 from pyvnet.errors import FrontendError, HostError, PyvnetError
 from pyvnet.netdev.limits import raise_open_files
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             paths.enter_netns(args.netns)
         _try_steering()
         privileges.keep_only(_KEPT)
-        raise_open_files(_FDS_OF_PROCESS + CLIENTS_MAX + args.queues)
+        raise_open_files(_FDS_OF_PROCESS + CLIENTS_MAX * (1 + OBJECTS_MAX) + args.queues)
         with Broker(file.socket, who.uid, policy) as broker:
             _log.info("ready at %s for %s (uid %d)", args.serve, who.name, who.uid)
             notify("READY=1")

@@ -18,7 +18,7 @@ import base64
 import binascii
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import version as release_of
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OBJECTS_MAX: Final = 32  # of a client
+TAPS_MAX: Final = 64  # of all, those included that live on by their clients' descriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Policy:
     bridges: tuple[str, ...]
     queues: int
     owner: int
+    made: set[str] = field(default_factory=set)  # taps there may still be
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,12 @@ class Client:
             raise UsageError(f"bridge {bridge!r} is not among the allowed ones (--allow-bridge)")
         if queues > policy.queues:
             raise UsageError(f"{queues} queues are asked for, {policy.queues} are allowed")
+        policy.made.intersection_update([tap for tap in policy.made if taps.exists(tap)])
+        if len(policy.made) >= TAPS_MAX:
+            raise HostError(f"{TAPS_MAX} taps are there, which are the most", cure="close some")
         with ExitStack() as undo:
             tap = taps.make(taps.TapWish(queues, name, mtu, bridge, policy.owner), undo)
+            policy.made.add(tap.name)
             # To attach programs by; the other queues are the client's alone.
             number = self._keep("tap", os.dup(tap.fds[0]), tap.name)
             return Answer({"object": number, "name": tap.name}, tap.fds, undo.pop_all())

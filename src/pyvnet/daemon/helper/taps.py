@@ -114,12 +114,19 @@ def make(wish: TapWish, undo: ExitStack) -> MadeTap:
     return MadeTap(name, tuple(fds))
 
 
+def exists(name: str) -> bool:
+    """Whether there is an interface of that name."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
 def wait_until_gone(name: str) -> None:
     """Wait a while for an interface whose last descriptor somebody else is about to close."""
     for _ in range(_LOOKS):
-        try:
-            socket.if_nametoindex(name)
-        except OSError:
+        if not exists(name):
             return
         select.select([], [], [], _PAUSE)
 
