@@ -27,7 +27,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from pyvnet.daemon import sockets
-from pyvnet.daemon.helper import paths, privileges, programs, protocol, taps
+from pyvnet.daemon.helper import handover, paths, privileges, programs, protocol, taps
 from pyvnet.daemon.helper.clients import OBJECTS_MAX, Client, Policy
 from pyvnet.daemon.notify import notify
 from pyvnet.errors import FrontendError, HostError, PyvnetError
@@ -55,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
     who = privileges.user(args.user)
     owner = taps.ROOT if args.owner is None else privileges.user(args.owner).uid
     policy = Policy(tuple(args.allow_tap), tuple(args.allow_bridge), args.queues, owner)
-    # Inherited ones are nobody's here, and must not keep a socket or a tap alive.
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    handover.close_inherited()
     with ExitStack() as undo:
         stop = undo.enter_context(_Stop())
         name = paths.enter_folder_of(args.serve)

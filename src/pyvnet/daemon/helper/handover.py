@@ -19,6 +19,7 @@ import os
 import select
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from pyvnet.daemon.helper import paths, privileges
@@ -40,12 +41,21 @@ def reserve(count: int) -> None:
 
     To be called first: what is made later stands out of the way of what is handed over.
     """
-    os.closerange(FIRST, os.sysconf("SC_OPEN_MAX"))
+    close_inherited()
     for place in range(FIRST + count):
         try:
             os.fstat(place)
         except OSError:  # closed standard output too: or something of ours would become it
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), place < FIRST)
+
+
+def close_inherited() -> None:
+    """Close all but standard input and output: the others are nobody's here."""
+    # Those there are, not all there may be: the limit may be a thousand million.
+    for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if fd >= FIRST:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(fd)
 
 
 def execute(
