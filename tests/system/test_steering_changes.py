@@ -46,8 +46,8 @@ QUEUES = 4
 NOBODY = 3  # the queue no flow has in either configuration
 CHANGES = 100
 MANY = {"software": 200, "ebpf": 1000}
-AFTER = 8  # frames of a change that are waited for
-PACE_US = 100  # from frame to frame, so that they go on while queues are taken away
+AFTER = 4  # frames of a change that are waited for
+PACE_US = 300  # from frame to frame: they go on while queues are taken away, and never pile up
 WINDOW = 256  # frames ahead of the driver
 KEYS = (VERIFICATION_KEY, bytes(range(1, 41)))
 # Of what is hashed in one, the other hashes less: every report differs.
