@@ -47,7 +47,8 @@ NOBODY = 3  # the queue no flow has in either configuration
 CHANGES = 100
 MANY = {"software": 200, "ebpf": 1000}
 AFTER = 4  # frames of a change that are waited for
-PACE_US = 300  # from frame to frame: they go on while queues are taken away, and never pile up
+AHEAD = 60  # of the driver: fewer than there are slots between workers
+PACE_US = 350  # from frame to frame: they go on while queues are taken away
 WINDOW = 256  # frames ahead of the driver
 KEYS = (VERIFICATION_KEY, bytes(range(1, 41)))
 # Of what is hashed in one, the other hashes less: every report differs.
@@ -214,8 +215,9 @@ async def test_tap_queue_and_receiveq_stay_together_whatever_queues_are_in_force
         await stack.enter_async_context(traffic)
         if not ours:  # then the kernel's numbers of the queues are shown by a program of the test's
             stack.enter_context(by_a_byte(device.netdev.fds[0]))
+        allow = traffic.allow if ours else traffic.allow_more
         for change in changes(random.Random(62), MANY[steering]):
-            traffic.allow_more(2 * WINDOW)
+            allow(AHEAD)
             if change.table:
                 traffic.expect(hashed.by_table(change))
                 config = RssConfig(TYPES[0], change.table, KEYS[0])
@@ -225,11 +227,12 @@ async def test_tap_queue_and_receiveq_stay_together_whatever_queues_are_in_force
                 traffic.expect(places(change), meanwhile=hashed.anywhere(change))
                 await driver.ctrl.vq_pairs_set(change.pairs)
             traffic.acknowledged()
-            traffic.allow_more(2 * WINDOW)  # the answer may have taken them all
             while traffic.of_epoch < AFTER // 2 or (ours and traffic.behind):
+                allow(AHEAD)
                 await traffic.take()
             resteered = device.statistics().rx_resteered
             while traffic.of_epoch < AFTER:
+                allow(AHEAD)
                 await traffic.take()
             if ours:  # a queue by another number would show: its frames come by a wrong one
                 assert device.statistics().rx_resteered == resteered, change
