@@ -48,7 +48,7 @@ CHANGES = 100
 MANY = {"software": 200, "ebpf": 1000}
 AFTER = 4  # frames of a change that are waited for
 AHEAD = 60  # of the driver: fewer than there are slots between workers
-PACE_US = 350  # from frame to frame: they go on while queues are taken away
+PACE_US = 220  # from frame to frame: they go on while queues are taken away
 WINDOW = 256  # frames ahead of the driver
 KEYS = (VERIFICATION_KEY, bytes(range(1, 41)))
 # Of what is hashed in one, the other hashes less: every report differs.
