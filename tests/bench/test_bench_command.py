@@ -165,7 +165,8 @@ def test_the_document_is_what_the_record_says() -> None:
 @pytest.mark.needs_tap
 def test_a_question_is_answered() -> None:
     subprocess.run(["make", "-s", "build/bench/wakeups"], cwd=ROOT, check=True)
-    answer = serving.run("bench", "--quick", "--rows", "5", "--rounds", "1", "--json")
+    words = ("bench", "--quick", "--rows", "5", "--rounds", "1", "--json")
+    answer = serving.run(*words, timeout=4 * serving.DEADLINE)
     assert answer.returncode == 0, answer.stderr
     (row,) = json.loads(answer.stdout)["rows"]
     for variant in row["variants"]:

@@ -33,14 +33,14 @@ def _loop_of_the_test() -> str:
         return "uvloop"
 
 
-def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(*words: str, timeout: float = DEADLINE, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command of the program to its end."""
     return subprocess.run(
         [*PROGRAM, *words],
         check=False,
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=timeout,
         **{"env": environment()} | options,
     )
 
