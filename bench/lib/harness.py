@@ -153,15 +153,15 @@ def _round(
         for place, (taken, turn) in order(list(enumerate(turns)), number * row.windows + window):
             if not taken.given_up:
                 _window(row, taken, turn, seen[place], cpus)
-    words = []
+    words, first = [], row.figures[0]
     for (taken, _), windows in zip(turns, seen, strict=True):
         found = middle(windows)
         if number >= 0:
             taken.rounds.append(found)
-        if found:
-            words.append(f"{taken.variant.name} {found.get(row.figures[0].name, 0):.4g}")
+        if found and first.name in found:
+            words.append(f"{taken.variant.name} {found[first.name]:.4g}")
     label = "warm-up" if number < 0 else f"round {number + 1}/{rounds}"
-    say(f"row {row.number} {label}: {', '.join(words)} {row.figures[0].unit}")
+    say(f"row {row.number} {label}: {', '.join(words)} {first.unit}")
 
 
 def _window(row: Row, taken: Taken, turn: Any, seen: list[Measured], cpus: Cpus) -> None:

@@ -19,6 +19,8 @@ from tests.system.support import tap_in
 from tests.system.traffic import (
     BY,
     FLOWS,
+    QUEUES,
+    RSS,
     Place,
     Traffic,
     drop_reasons,
@@ -41,8 +43,6 @@ pytestmark = [
     pytest.mark.one_loop("about threads and the kernel; thousands of frames"),
 ]
 
-RSS = Feature.CTRL_VQ | Feature.RSS | Feature.HASH_REPORT | Feature.MRG_RXBUF | Feature.EVENT_IDX
-QUEUES = 4
 NOBODY = 3  # the queue no flow has in either configuration
 CHANGES = 100
 MANY = {"software": 200, "ebpf": 1000}

@@ -18,6 +18,8 @@ from tests.system.support import DRIVER_MAC, TIMEOUT, tap_in
 from tests.system.traffic import (
     BY,
     FLOWS,
+    QUEUES,
+    RSS,
     Place,
     Traffic,
     drop_reasons,
@@ -39,8 +41,6 @@ pytestmark = [
     pytest.mark.one_loop("about the kernel and the engine"),
 ]
 
-RSS = Feature.CTRL_VQ | Feature.RSS | Feature.HASH_REPORT | Feature.MRG_RXBUF | Feature.EVENT_IDX
-QUEUES = 4
 CONFIG = RssConfig(
     HashType(0x1FF), tuple((5 * i + i // 7) % QUEUES for i in range(128)), VERIFICATION_KEY
 )

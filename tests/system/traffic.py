@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 import pytest
 
-from pyvnet import Device, Tap
+from pyvnet import Device, Feature, Tap
 from pyvnet.datapath.stats import PAIR_STATS_FIELDS
 from pyvnet.reference import classify, steer
 from pyvnet.testing.frames import (
@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from pyvnet.netdev.netns import NetNamespace
 
 FLOWS: Final = 64
+QUEUES: Final = 4
+RSS: Final = (
+    Feature.CTRL_VQ | Feature.RSS | Feature.HASH_REPORT | Feature.MRG_RXBUF | Feature.EVENT_IDX
+)
 _ETHERTYPE: Final = b"\x88\xb5"  # for experiments: no stack answers, no hash applies
 _MAC: Final = ":".join(f"{byte:02x}" for byte in DRIVER_MAC)
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 
+KERNEL_HASH_ABSENT: Final = no(
+    "not in this kernel: the series is not merged", "none needed: the device hashes"
+)
 _NEWER_KERNEL: Final = "run a newer kernel; the device does the work itself meanwhile"
 _TSO: Final = Offload.CSUM | Offload.TSO4 | Offload.TSO6
 _USO: Final = Offload.CSUM | Offload.USO4 | Offload.USO6
@@ -132,7 +135,7 @@ def _probe_kernel_hash(fd: int) -> Finding:
     for request, size in tun_uapi.KERNEL_HASH_GET.values():
         if _try(tun_uapi.probe_ioctl, fd, request, size).available:
             return YES
-    return no("not in this kernel: the series is not merged", "none needed: the device hashes")
+    return KERNEL_HASH_ABSENT
 
 
 def _try(attempt: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> Finding:

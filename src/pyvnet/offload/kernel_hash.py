@@ -45,12 +45,13 @@ from pyvnet.errors import HostError
 from pyvnet.netdev import rtnl, tun_uapi
 from pyvnet.netdev.finding import YES, Finding, no
 from pyvnet.netdev.netns import enter_private_netns
+from pyvnet.netdev.probe import KERNEL_HASH_ABSENT
 from pyvnet.netdev.tun_uapi import KERNEL_HASH_GET, Iff
 from pyvnet.offload import proof_frames
 from pyvnet.spec.net_hdr import HDR_HASH_SIZE, NetHdr
 from pyvnet.spec.rss import VERIFICATION_KEY, HashType
 
-ABSENT: Final = no("not in this kernel: the series is not merged", "none needed: the device hashes")
+ABSENT: Final = KERNEL_HASH_ABSENT
 _REPORT, _RSS = 1, 2  # flags of v11
 _QUEUES: Final = 4
 _PATIENCE_S: Final = 2.0

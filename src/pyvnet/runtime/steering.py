@@ -161,20 +161,25 @@ class Steering:
             if receiving and wanted < self._attached and steers:
                 staying = replace(policy, port_queues=self._attached)
                 first = made.enter_context(Policy.compile(staying, self._native))
-                spread = made.enter_context(self._spreading(wanted))
+                away = compiled
+                if policy.mode is not SteeringMode.RSS:
+                    away = made.enter_context(self._spreading(wanted))
                 self._engine.set_policy(first)
-                self._steer_away(policy, compiled, spread)
+                self._steer_away(policy, away)
             # Where queues go nothing is attached, and the offloads are told: it is not refused.
             self._engine.set_policy(compiled)
             self._attached = wanted
             self._steer(policy, compiled)
 
-    def _steer_away(self, policy: DevicePolicy, compiled: Policy, spread: Policy) -> None:
-        """Return once no frame is steered to a queue that goes, if that can be had."""
+    def _steer_away(self, policy: DevicePolicy, away: Policy) -> None:
+        """Return once no frame is steered to a queue that goes, if that can be had.
+
+        ``away`` names none of them: the policy itself, or what stands in for automatic mode.
+        """
         if policy.mode is SteeringMode.RSS:
-            self._steer(policy, compiled)
+            self._steer(policy, away)
         else:
-            self._ask(lambda steerer: steerer.publish(spread))
+            self._ask(lambda steerer: steerer.publish(away))
             self._told = _SPREAD
         self._ask(lambda steerer: steerer.settle())
 

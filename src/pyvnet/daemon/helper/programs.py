@@ -7,12 +7,10 @@ that was made elsewhere to a program.
 
 from __future__ import annotations
 
-import contextlib
-import resource
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
 def load_steering() -> tuple[int, int]:
@@ -23,21 +21,8 @@ def load_steering() -> tuple[int, int]:
     """
     from pyvnet.offload import program
 
-    with _more_locked_memory():
-        loaded = program.load()
+    loaded = program.load()
     return loaded.program, loaded.map
-
-
-@contextlib.contextmanager
-def _more_locked_memory() -> Iterator[None]:
-    """Before Linux 5.11 maps count against RLIMIT_MEMLOCK, which is 64 KiB by default there."""
-    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    with contextlib.suppress(OSError, ValueError):  # not ours to raise: it may do as it is
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
-    try:
-        yield
-    finally:  # whoever is executed with these descriptors has the limit he was given
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
 
 
 def make_map(kind: int, key_size: int, value_size: int, entries: int, flags: int) -> int:
