@@ -65,6 +65,16 @@ async def test_everything_both_sides_have_is_the_default(plain: PlainDevice, drv
     assert drv.features == OFFER
 
 
+async def test_of_an_offer_that_contradicts_itself_the_rest_is_the_default(
+    plain: PlainDevice, drv: Driver
+) -> None:
+    """One that lacks what it requires takes others with it: ECN over a missing TSO."""
+    plain.offer |= Feature.HOST_ECN | Feature.CSUM
+    plain.offer &= ~Feature.GUEST_CSUM
+    await drv.negotiate()
+    assert drv.features == (OFFER | Feature.CSUM) & ~(Feature.GUEST_CSUM | Feature.GUEST_TSO4)
+
+
 @pytest.mark.parametrize(
     ("features", "match"),
     [

@@ -125,6 +125,20 @@ async def test_a_back_end_without_protocol_features() -> None:
             await drv.negotiate(Feature.MAC | Feature.RSS | Feature.CTRL_VQ)
 
 
+@pytest.mark.parametrize(("pairs", "controlq"), [(None, 254), (4, 8), (200, 254)])
+async def test_without_configuration_space_the_number_of_pairs_is_chosen_here(
+    pairs: int | None, controlq: int
+) -> None:
+    """A back-end may serve more rings than the protocol has indexes for with a controlq."""
+    backend = ScriptedBackend(protocol_features=int(ProtocolFeature.MQ))
+    backend.answers[17] = lambda message: reply(message.request, u64(128))
+    async with Driver.connect(backend.frontend, pairs=pairs) as drv:
+        await drv.negotiate(Feature.CTRL_VQ | Feature.MQ, pairs=1)
+        assert drv.controlq
+        assert drv.controlq.index == controlq
+    backend.close()
+
+
 # --- addresses --------------------------------------------------------------------------
 
 

@@ -80,6 +80,7 @@ class Driver(View):
         *,
         protocol_features: ProtocolFeature | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        pairs: int | None = None,
         **options: Any,
     ) -> Connecting:
         """A driver on a vhost-user back-end: ``await`` the result, or ``async with`` it.
@@ -88,6 +89,7 @@ class Driver(View):
             target: ``vhost-user:PATH``, a path, or a connected socket or its fd, taken over.
             protocol_features: what to use of the protocol at most; None: all that is known here.
             timeout: seconds the back-end may take for each answer.
+            pairs: queue pairs to say it has, at most, if it has no configuration space to say so.
             options: for `Driver`.
 
         Raises:
@@ -95,7 +97,7 @@ class Driver(View):
             DeviceViolation, ConnectionError, TimeoutError: it does not answer as a back-end does.
         """
         frontend = VhostUserFrontend(
-            opener(target), protocol_features=protocol_features, timeout=timeout
+            opener(target), protocol_features=protocol_features, timeout=timeout, pairs=pairs
         )
         return Connecting(frontend, lambda way: cls(way, **options))
 
@@ -115,7 +117,8 @@ class Driver(View):
         """Reset the device and bring it to DRIVER_OK; may be repeated with other choices.
 
         Args:
-            features: bits to accept; VERSION_1 comes along.  None: all that both sides have.
+            features: bits to accept; VERSION_1 comes along.  None: all that both sides have and
+                that have what they require.
             queue_size: of every queue.
             pairs: queue pairs to set up; None: all the device has with MQ or RSS, else 1.
             rx_buffer_size: bytes of each receive buffer, header included; None: what the

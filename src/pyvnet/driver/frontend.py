@@ -60,6 +60,7 @@ _NEED_CONFIG: Final = (
 )
 _NOT_THE_DRIVERS: Final = vu.F_PROTOCOL_FEATURES | vu.F_LOG_ALL
 _CARRIED: Final = (1 << 64) - 1
+_MOST_PAIRS: Final = vu.VRING_INDEX_MASK // 2
 _RESUMED: Final = DeviceStatus.ACKNOWLEDGE | DeviceStatus.DRIVER
 
 
@@ -70,6 +71,8 @@ class VhostUserFrontend:
         connect: makes a connected socket; called again by `reconnect`.
         protocol_features: bits to use at most; None: all this front-end knows.
         timeout: seconds the back-end may take for an answer.
+        pairs: queue pairs the machine is given at most where configuration space is made up
+            here; None: all the back-end has that the protocol can name beside a controlq.
 
     Attributes:
         protocol_features: what was negotiated; empty where the back-end has none.
@@ -84,8 +87,10 @@ class VhostUserFrontend:
         *,
         protocol_features: ProtocolFeature | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        pairs: int | None = None,
     ) -> None:
         self._connect = connect
+        self._pairs = _MOST_PAIRS if pairs is None else min(pairs, _MOST_PAIRS)
         self._wanted = KNOWN if protocol_features is None else protocol_features & KNOWN
         self._timeout = timeout
         self.protocol_features = ProtocolFeature(0)
@@ -310,7 +315,8 @@ class VhostUserFrontend:
     async def read_config(self, offset: int, length: int) -> bytes:
         """GET_CONFIG; without CONFIG what can be said without the back-end."""
         if not self.protocol_features & ProtocolFeature.CONFIG:
-            own = NetConfig(status=LinkStatus.LINK_UP, max_virtqueue_pairs=self.queue_num)
+            pairs = min(self.queue_num, self._pairs)
+            own = NetConfig(status=LinkStatus.LINK_UP, max_virtqueue_pairs=pairs)
             return own.pack()[offset : offset + length]
         if not 0 < length <= vu.MAX_CONFIG:
             raise UsageError(f"{length} bytes of configuration space; 1 to 256 go in one message")

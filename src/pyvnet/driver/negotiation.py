@@ -29,10 +29,12 @@ _SPARE_MEMORY: Final = 16 << 20
 def choose_features(wanted: Feature | None, offered: Feature) -> Feature:
     """The bits to accept: VERSION_1 comes along; None means all that both sides have.
 
+    Of an offer that is not consistent (VIO-FEAT-01), None takes the part that is.
+
     Raises:
         NegotiationError: not offered, not implemented here, or without what they require.
     """
-    chosen = (offered & IMPLEMENTED if wanted is None else wanted) | Feature.VERSION_1
+    chosen = (_consistent(offered & IMPLEMENTED) if wanted is None else wanted) | Feature.VERSION_1
     if lacking := chosen & ~offered:
         raise NegotiationError(f"not offered: {','.join(feature_names(lacking))}")
     if foreign := chosen & ~IMPLEMENTED:
@@ -42,6 +44,14 @@ def choose_features(wanted: Feature | None, offered: Feature) -> Feature:
             f"{','.join(feature_names(bit))} requires {' or '.join(feature_names(needs))}"
         )
     return chosen
+
+
+def _consistent(features: Feature) -> Feature:
+    """Without every bit that lacks what it requires, until none does."""
+    while missing := missing_dependencies(features):
+        for bit in missing:
+            features &= ~bit
+    return features
 
 
 def pairs_offered(features: Feature, config: NetConfig) -> int:
