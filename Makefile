@@ -295,11 +295,13 @@ build/check/%.o: native/%.c $(C_HEADERS)
 	$(CC) $(C_FLAGS) -O2 $(WARNINGS) -c $< -o $@
 
 .PHONY: gen gen-check
-gen: $(VENV)/.deps ## rewrite the generated _ffi.c
+gen: $(VENV)/.deps ## rewrite the generated _ffi.c and conformance/ids.tsv
 	$(PY) $(NATIVE)/build_ffi.py
+	$(PY) tools/conformance_ids.py
 
 gen-check: $(VENV)/.deps
 	$(PY) $(NATIVE)/build_ffi.py --check
+	$(PY) tools/conformance_ids.py --check
 
 # The steering program: instructions in the package, compiled by the clang they name.
 .PHONY: bpf-needs bpf bpf-check

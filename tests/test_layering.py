@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "datapath": DEVICE_SIDE | {"_native"},
     "runtime": RUNTIME,
     "testing": USERS,
-    "conformance": USERS,
+    "conformance": USERS | {"testing", "netdev", "transport", "datapath"},
     "daemon": RUNTIME | USERS | {"testing", "conformance", "__init__"},
     "__main__": frozenset({"daemon"}),
     "__init__": RUNTIME | USERS | {"testing"},
@@ -49,6 +49,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 WITHOUT_C = frozenset(
     {"image", "bpf", "bpf_call", "btf", "elf", "program", "check", "user_program"}
 )
+
+# Of the conformance suite, who may know our own device; and what its cases may know at all.
+OWN_DEVICE = frozenset({"runtime", "netdev", "transport", "datapath"})
+CASES = frozenset({"conformance", "driver", "spec", "reference", "testing", "errors"})
 
 C_FUNCTION_LINES = 60
 C_FILE_LINES = 500
@@ -143,6 +147,15 @@ def test_every_part_has_a_place_in_the_import_rule() -> None:
 
 def test_imports_point_one_way() -> None:
     assert [line for path in modules() for line in forbidden(path, path.read_text())] == []
+
+
+def test_the_conformance_suite_does_not_know_what_it_judges() -> None:
+    for path in files("src/pyvnet/conformance", ".py"):
+        seen = {part for _, part in imported(path, path.read_text())}
+        if path.parent.name == "cases":
+            assert seen <= CASES, path.name
+        elif path.name != "builtin.py":
+            assert not seen & OWN_DEVICE, path.name
 
 
 def test_what_a_privileged_helper_loads_is_small() -> None:

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: MIT
+"""From cases to results, in bounded time, whatever is at the other end.
+
+Each case gets a device, a time and a verdict of its own.  What it raises says
+which: a device that breaks a rule, refuses, or does not answer a step has
+failed; one that cannot be connected to has said nothing, and after three in a
+row nobody else tries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from pyvnet.conformance.case import (
+    Case,
+    Failed,
+    NotApplicable,
+    Outcome,
+    Verdict,
+)
+from pyvnet.conformance.trial import NoAnswerError, Trial
+from pyvnet.driver.errors import (
+    CommandError,
+    DeviceViolation,
+    NegotiationError,
+    RefusedError,
+)
+from pyvnet.errors import HostError, PyvnetError
+from pyvnet.spec.config import NetConfig
+from pyvnet.spec.features import NO_FEATURES, Feature, feature_names
+from pyvnet.spec.vhost_user import ProtocolFeature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyvnet.conformance.target import Place, Target
+    from pyvnet.driver import Driver
+
+TIMEOUT: Final = 2.0
+DEAD_AFTER: Final = 3  # cases in a row that got no answer at all
+
+ControlQueue = Literal["auto", "yes", "no"]
+
+# A device that ends a case like this has broken its side of the contract.
+_BLAMED: Final = (
+    DeviceViolation,
+    RefusedError,
+    CommandError,
+    NegotiationError,
+    ConnectionError,
+    TimeoutError,
+    BlockingIOError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came out of one case.
+
+    Attributes:
+        case: it.
+        verdict: how it ended.
+        reason: why, in one line; "" when it passed.
+        evidence: what else was seen.
+        seconds: it took.
+    """
+
+    case: Case
+    verdict: Verdict
+    reason: str = ""
+    evidence: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def broken(self) -> bool:
+        """Whether a MUST was failed."""
+        return self.verdict is Verdict.FAILED and self.case.must
+
+
+class Facts(NamedTuple):
+    """What is asked once, before the first case.
+
+    Attributes:
+        features: offered.
+        protocol: agreed on where the device is reached over vhost-user.
+        config: configuration space before negotiation.
+        pairs: queue pairs.
+        control: whether the control queue is served; None: nobody knows.
+        problem: why nothing is known, "" otherwise.
+    """
+
+    features: Feature = NO_FEATURES
+    protocol: ProtocolFeature = ProtocolFeature(0)
+    config: NetConfig = NetConfig()
+    pairs: int = 1
+    control: bool | None = None
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """A whole run.
+
+    Attributes:
+        target: its name.
+        wire: what it was, "" without one.
+        facts: what the device offers.
+        results: one per case, in the order of the cases.
+    """
+
+    target: str
+    wire: str = ""
+    facts: Facts = field(default_factory=Facts)
+    results: list[Result] = field(default_factory=list)
+
+    def count(self, verdict: Verdict) -> int:
+        """How many ended so."""
+        return sum(result.verdict is verdict for result in self.results)
+
+    @property
+    def exit_status(self) -> int:
+        """1 where a MUST was failed, or nothing could be judged; else 0."""
+        judged = self.count(Verdict.PASSED) + self.count(Verdict.FAILED)
+        dead = not judged and self.count(Verdict.INCONCLUSIVE)
+        return int(bool(dead) or any(result.broken for result in self.results))
+
+
+async def suite(
+    target: Target,
+    cases: Sequence[Case] | None = None,
+    *,
+    timeout: float = TIMEOUT,  # noqa: ASYNC109 (of each case)
+    concurrency: int | None = None,
+    control_queue: ControlQueue = "auto",
+    hostile: bool = False,
+    on_result: Callable[[Result], None] | None = None,
+) -> list[Result]:
+    """`run`, for those who want the results alone."""
+    runner = Runner(
+        target, timeout=timeout, concurrency=concurrency, control_queue=control_queue,
+        hostile=hostile, on_result=on_result,
+    )  # fmt: skip
+    return (await runner.run(cases)).results
+
+
+class Runner:
+    """Runs cases against a target.
+
+    Args:
+        target: opened and closed by `run`.
+        timeout: seconds for each case; a case and the closing after it take at most twice that.
+        concurrency: cases side by side; None: as many as the target takes.
+        control_queue: whether it is served; ``auto`` tries.
+        hostile: run cases that may bring a weak back-end down.
+        on_result: called with each result as it comes.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        timeout: float = TIMEOUT,
+        concurrency: int | None = None,
+        control_queue: ControlQueue = "auto",
+        hostile: bool = False,
+        on_result: Callable[[Result], None] | None = None,
+    ) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._concurrency = min(concurrency or target.concurrency, target.concurrency)
+        self._control_queue = control_queue
+        self._hostile = hostile
+        self._on_result = on_result
+        self._facts = Facts()
+        self._silent = 0  # cases in a row without an answer
+
+    async def run(self, cases: Sequence[Case] | None = None) -> Report:
+        """Run some cases, or all there are.
+
+        Raises:
+            HostError, UsageError: the target or its wire cannot be got ready.
+        """
+        if cases is None:
+            from pyvnet.conformance.cases import everything
+
+            cases = everything()
+        report = Report(self._target.name)
+        await self._target.open()
+        try:
+            self._facts = report.facts = await self._look(report)
+            results: dict[int, Result] = {}
+            queue = deque(enumerate(cases))
+
+            async def work() -> None:
+                while queue:
+                    number, case = queue.popleft()
+                    results[number] = result = await self._one(case)
+                    if self._on_result is not None:
+                        self._on_result(result)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._concurrency):
+                    group.create_task(work())
+            report.results = [results[number] for number in range(len(results))]
+        finally:
+            await self._target.aclose()
+        return report
+
+    # --- one case -----------------------------------------------------------------------
+
+    async def _one(self, case: Case) -> Result:
+        if why := self._does_not_apply(case):
+            return Result(case, Verdict.NOT_APPLICABLE, why)
+        if self._silent >= DEAD_AFTER:
+            why = f"not tried: {DEAD_AFTER} cases in a row got no answer at all"
+            return Result(case, Verdict.INCONCLUSIVE, why)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        evidence: list[str] = []
+        verdict, reason = Verdict.PASSED, ""
+        try:
+            await self._perform(case, evidence)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the other cases go on)
+            verdict, reason = judge(error)
+            self._silent = self._silent + 1 if isinstance(error, NoAnswerError) else 0
+            if verdict is Verdict.INCONCLUSIVE and not isinstance(error, PyvnetError):
+                evidence += traceback.format_exception(error)[-2:]
+        else:
+            self._silent = 0
+        return Result(case, verdict, reason, tuple(evidence), clock() - began)
+
+    def _does_not_apply(self, case: Case) -> str:
+        facts = self._facts
+        if case.hostile and not self._hostile:
+            return "it may bring a back-end down, and was not asked for (--hostile)"
+        if facts.problem:
+            return ""  # the case finds out for itself
+        needs = case.needs | (Feature.CTRL_VQ if case.control else NO_FEATURES)
+        if lacking := int(needs) & ~int(facts.features):
+            return f"not offered: {', '.join(feature_names(lacking))}"
+        if case.control and facts.control is False:
+            return "the back-end serves no control queue: it leaves that to its VMM"
+        return ""
+
+    async def _perform(self, case: Case, evidence: list[str]) -> None:
+        async with self._target.place() as place:
+            trial = self._trial(case, place, evidence)
+            try:
+                async with asyncio.timeout(self._timeout) as bound:
+                    _ = case.wire and trial.wire, case.operator and trial.operator
+                    if case.protocol and place.connect is None:
+                        raise NotApplicable("the device is not reached over vhost-user")
+                    await case.look(trial)
+            except TimeoutError as error:
+                if not bound.expired():
+                    raise
+                what = f"not over within {self._timeout:.3g} s, waiting for {trial.doing}"
+                raise Failed(what) from error
+            finally:
+                await self._let_go(trial)
+
+    def _trial(self, case: Case, place: Place, evidence: list[str]) -> Trial:
+        facts = self._facts
+        return Trial(
+            case, place, timeout=self._timeout, offered=facts.features, config=facts.config,
+            pairs=facts.pairs, evidence=evidence,
+        )  # fmt: skip
+
+    async def _let_go(self, trial: Trial) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await trial.hang_up()
+
+    # --- what is asked once ---------------------------------------------------------------
+
+    async def _look(self, report: Report) -> Facts:
+        """Ask what the device offers, and whether anybody serves its control queue."""
+        facts = Facts()
+        try:
+            async with self._target.place() as place:
+                report.wire = place.wire.describe() if place.wire is not None else ""
+                trial = self._trial(_PROBE, place, [])
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        facts = await _ask(await trial.driver())
+                    return facts._replace(control=await self._control_served(trial, facts))
+                finally:
+                    await self._let_go(trial)
+        except Exception as error:  # noqa: BLE001 (each case finds out for itself)
+            return facts._replace(problem=judge(error)[1])
+
+    async def _control_served(self, trial: Trial, facts: Facts) -> bool:
+        """A command nobody knows is answered like any other, by whoever answers any."""
+        if self._control_queue != "auto" or not facts.features & Feature.CTRL_VQ:
+            return self._control_queue == "yes"
+        drv = await trial.driver()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await drv.negotiate(Feature.CTRL_VQ)
+                await drv.ctrl.exchange(_UNKNOWN_COMMAND)
+        except TimeoutError:
+            return False
+        except _BLAMED:
+            return True  # wrongly, but somebody is there: its cases say more
+        return True
+
+
+async def _ask(drv: Driver) -> Facts:
+    features = Feature(await drv.transport.device_features())
+    config = await drv.read_config()
+    protocol = getattr(drv.transport, "protocol_features", ProtocolFeature(0))
+    several = features & (Feature.MQ | Feature.RSS)
+    pairs = max(1, config.max_virtqueue_pairs) if several else 1
+    return Facts(features, protocol, config, pairs)
+
+
+async def _nothing(_: Trial) -> None:
+    pass
+
+
+_PROBE: Final = Case("probe", (), "", "what the device offers", "", _nothing)
+_UNKNOWN_COMMAND: Final = b"\xfe\xfe"
+
+
+def judge(error: Exception) -> tuple[Verdict, str]:
+    """What it means that a case ended with this exception."""
+    if isinstance(error, Outcome):
+        return error.verdict, str(error)
+    if isinstance(error, NoAnswerError):
+        return Verdict.INCONCLUSIVE, f"no answer: {error}"
+    if isinstance(error, _BLAMED):
+        return Verdict.FAILED, str(error) or type(error).__name__
+    if isinstance(error, HostError):
+        return Verdict.INCONCLUSIVE, str(error)
+    return Verdict.INCONCLUSIVE, f"the case itself broke: {type(error).__name__}: {error}"

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""What a case has in its hands: one device, a driver on it, the wire behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsBytes
+
+from pyvnet.conformance.case import Failed, Inconclusive, NotApplicable
+from pyvnet.driver.errors import NegotiationError
+from pyvnet.driver.frontend_link import Link
+from pyvnet.errors import HostError, PyvnetError
+from pyvnet.spec.config import NetConfig
+from pyvnet.spec.features import NO_FEATURES, REQUIREMENTS, Feature, feature_names
+
+if TYPE_CHECKING:
+    from pyvnet.conformance.case import Case
+    from pyvnet.conformance.target import Operator, Place
+    from pyvnet.conformance.wire import Wire, WireFrame
+    from pyvnet.driver import Driver, Frame
+    from pyvnet.driver.frontend import VhostUserFrontend
+
+# Pairs a case gets when it does not say how many: enough to tell queues from one another.
+PAIRS: Final = 4
+# Of a case's time, what one step may take: the step then says what it waited for.
+STEP: Final = 0.9
+
+
+class NoAnswerError(PyvnetError):
+    """The device could not even be connected to: nothing is known about it."""
+
+
+class Trial:
+    """A case in progress.
+
+    Attributes:
+        case: it.
+        offered: features the device offers.
+        pairs: queue pairs it has.
+        config: its configuration space before negotiation; zeros where nobody says.
+        evidence: lines for the report.
+        doing: what is waited for just now.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        place: Place,
+        *,
+        timeout: float,
+        offered: Feature = NO_FEATURES,
+        config: NetConfig | None = None,
+        pairs: int = 1,
+        evidence: list[str] | None = None,
+    ) -> None:
+        self.case: Final = case
+        self.offered: Final = offered
+        self.config: Final = config or NetConfig()
+        self.pairs: Final = pairs
+        self.evidence: Final = [] if evidence is None else evidence
+        self.doing = ""
+        self._place = place
+        self._timeout = timeout
+        self._drivers: list[Driver] = []
+        self._links: list[Link] = []
+
+    @property
+    def step(self) -> float:
+        """Seconds one thing may take."""
+        return self._timeout * STEP
+
+    # --- drivers ----------------------------------------------------------------------
+
+    async def driver(self, **options: Any) -> Driver:
+        """A driver on a fresh connection, not negotiated; the case before it is closed.
+
+        Raises:
+            NoAnswerError: there is no device.
+            DeviceViolation: it does not answer as it should.
+        """
+        await self.hang_up()
+        self.doing = "an answer to the first messages"
+        options = {"control_timeout": self.step} | options
+        try:
+            drv = await self._place.driver(self.step, **options)
+        except (OSError, HostError) as error:
+            raise NoAnswerError(str(error) or type(error).__name__) from error
+        self._drivers.append(drv)
+        return drv
+
+    async def negotiate(
+        self,
+        features: Feature = NO_FEATURES,
+        *,
+        pairs: int | None = None,
+        mrg_rxbuf: bool = True,
+        **options: Any,
+    ) -> Driver:
+        """A driver brought to DRIVER_OK on a fresh connection; the runner closes it.
+
+        Args:
+            features: wanted; what they require comes along, and MQ where more than one pair
+                takes it.
+            mrg_rxbuf: accept MRG_RXBUF too where it is offered: num_buffers means nothing
+                without it, and back-ends that leave it 0 then would fall by every case.
+            pairs: queue pairs to use; None: up to 4, or 1 without MQ and RSS.
+            options: for `Driver.negotiate`.
+
+        Raises:
+            NotApplicable: something of it is not offered.
+        """
+        if mrg_rxbuf:
+            features |= self.offered & Feature.MRG_RXBUF
+        features = self.choose(features, pairs=pairs)
+        drv = await self.driver()
+        if features & (Feature.MQ | Feature.RSS):
+            pairs = min(PAIRS, self.pairs) if pairs is None else pairs
+        self.doing = "negotiation"
+        try:
+            await drv.negotiate(features, pairs=pairs, **options)
+        except NegotiationError as error:
+            raise Failed(str(error)) from error
+        await self.started(drv)
+        return drv
+
+    async def started(self, drv: Driver) -> None:
+        """Say that a driver of the case's own making is in operation, for the wire's sake."""
+        if self.case.wire and self._place.wire is not None:
+            self.doing = "the wire to carry frames"
+            await self._place.wire.begin(drv)
+
+    def choose(self, features: Feature = NO_FEATURES, *, pairs: int | None = None) -> Feature:
+        """Complete a choice of features by what they require; raises NotApplicable."""
+        if (pairs or 1) > 1 and not features & (Feature.MQ | Feature.RSS):
+            features |= Feature.MQ
+        features = complete(features | Feature.VERSION_1, self.offered)
+        if lacking := int(features) & ~int(self.offered):
+            raise NotApplicable(f"not offered: {', '.join(feature_names(lacking))}")
+        if (pairs or 1) > self.pairs:
+            raise NotApplicable(f"it takes {pairs} queue pairs, the device has {self.pairs}")
+        return features
+
+    def link(self) -> Link:
+        """A raw vhost-user connection, of a front-end that has said nothing yet."""
+        if self._place.connect is None:
+            raise NotApplicable("the device is not reached over vhost-user")
+        self.doing = "a connection"
+        try:
+            link = Link(self._place.connect(), timeout=self.step)
+        except (OSError, HostError) as error:
+            raise NoAnswerError(str(error)) from error
+        self._links.append(link)
+        return link
+
+    @staticmethod
+    def frontend(drv: Driver) -> VhostUserFrontend:
+        """The front-end below a driver; raises NotApplicable where there is none."""
+        with contextlib.suppress(PyvnetError):
+            return drv.frontend
+        raise NotApplicable("the device is not reached over vhost-user")
+
+    async def hang_up(self) -> None:
+        """Close every connection the case has made, whatever the device makes of it."""
+        while self._links:
+            self._links.pop().close()
+        while self._drivers:
+            with contextlib.suppress(PyvnetError, OSError):
+                await self._drivers.pop().aclose()
+
+    # --- frames -----------------------------------------------------------------------
+
+    @property
+    def wire(self) -> Wire:
+        """The other side of the device; raises NotApplicable where there is none."""
+        if self._place.wire is None:
+            raise NotApplicable("there is no wire to the other side of the device (--wire)")
+        return self._place.wire
+
+    @property
+    def operator(self) -> Operator:
+        """Who can pull the cable; raises NotApplicable where nobody can."""
+        if self._place.operator is None:
+            raise NotApplicable("nobody here can pull the device's cable")
+        return self._place.operator
+
+    async def inject(
+        self, frame: SupportsBytes, header: bytes | None = None, queue: int = 0
+    ) -> None:
+        """Send a frame from the wire towards the driver."""
+        await self.wire.send(bytes(frame), header, queue)
+
+    async def receive(self, drv: Driver, within: float | None = None) -> Frame:
+        """The next frame the driver receives; none in time is a failure.
+
+        Args:
+            drv: the driver.
+            within: seconds; None: as long as a step may take.
+        """
+        self.doing = "a frame from the device"
+        try:
+            return await drv.receive(self.step if within is None else within)
+        except TimeoutError as error:
+            raise Failed(str(error)) from error
+
+    async def sent(self, within: float | None = None) -> WireFrame:
+        """The next frame the device puts on the wire; none in time is a failure."""
+        self.doing = "a frame on the wire"
+        within = self.step if within is None else within
+        try:
+            return await self.wire.receive(within)
+        except TimeoutError as error:
+            raise Failed(f"no frame on the wire within {within:.3g} s") from error
+
+    async def notified(self, drv: Driver) -> NetConfig:
+        """Wait for a configuration change notification; none in time is a failure."""
+        self.doing = "a configuration change notification"
+        try:
+            async with asyncio.timeout(self.step):
+                return await drv.wait_config_change()
+        except TimeoutError as error:
+            raise Failed(f"no configuration change within {self.step:.3g} s") from error
+
+    # --- verdicts ---------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Add a line to the evidence."""
+        self.evidence.append(text)
+
+    def equal(self, seen: object, expected: object, what: str) -> None:
+        """Fail unless both are the same; ``what`` names them."""
+        if seen != expected:
+            raise Failed(f"{what}: expected {_show(expected)}, seen {_show(seen)}")
+
+    def check(self, condition: object, text: str) -> None:
+        """Fail with this text unless it holds."""
+        if not condition:
+            raise Failed(text)
+
+    def fail(self, text: str) -> NoReturn:
+        """The device is at fault."""
+        raise Failed(text)
+
+    def inconclusive(self, why: str) -> NoReturn:
+        """Nothing can be said."""
+        raise Inconclusive(why)
+
+    def not_applicable(self, why: str) -> NoReturn:
+        """The device does not owe this."""
+        raise NotApplicable(why)
+
+
+def complete(features: Feature, offered: Feature) -> Feature:
+    """Add what the features require; of alternatives those that are offered, or else all."""
+    before = None
+    while features != before:
+        before = features
+        for bit, groups in REQUIREMENTS.items():
+            for group in groups if features & bit else ():
+                if not features & group:
+                    features |= (group & offered) or group
+    return features
+
+
+def _show(value: object) -> str:
+    match value:
+        case bytes():
+            shown = value[:64].hex(" ")
+            return f"{len(value)} bytes {shown}{' …' if len(value) > 64 else ''}"
+        case int() if not isinstance(value, bool) and value > 0xFFFF:
+            return f"{value:#x}"
+    return str(value)
