@@ -92,6 +92,43 @@ def test_allocations_are_aligned_and_never_overlap(requests: list[tuple[int, int
         assert all(a[0] + a[1] <= b[0] for a, b in pairwise(taken))
 
 
+@given(
+    st.lists(st.integers(1, 9000), max_size=4),
+    st.integers(1, 3000),
+    st.integers(0, 40),
+    st.sampled_from([1, 16, 64]),
+    st.sets(st.integers(0, 9)),
+)
+def test_many_at_once_are_those_that_would_have_come_one_by_one(
+    before: list[int], size: int, count: int, align: int, freed: set[int]
+) -> None:
+    """Also where they spread over regions, and where some come from what was freed."""
+    given_out: list[list[int]] = []
+    for at_once in (False, True):
+        with GuestMemory([RegionSpec(LOW, 3 * PAGE_SIZE), RegionSpec(2 * HIGH, 1 << 17)]) as memory:
+            for other in before:
+                memory.alloc(other)
+            first = [memory.alloc(size, align=align) for _ in range(10)]
+            for place in freed:
+                memory.free(first[place])
+            if at_once:
+                gpas = memory.alloc_many(size, count, align=align)
+            else:
+                gpas = [memory.alloc(size, align=align) for _ in range(count)]
+            given_out.append([*gpas, memory.alloc(1)])
+            for gpa in gpas:
+                memory.free(gpa)
+    assert given_out[0] == given_out[1]
+
+
+def test_many_that_do_not_fit_reserve_nothing() -> None:
+    with GuestMemory(PAGE_SIZE) as memory:
+        memory.free(memory.alloc(1000))
+        with pytest.raises(UsageError, match="no 5 times 1000 bytes left"):
+            memory.alloc_many(1000, 5)
+        assert len(set(memory.alloc_many(1000, 4))) == 4
+
+
 def test_what_is_freed_is_given_out_again() -> None:
     with GuestMemory(PAGE_SIZE) as memory:
         first = memory.alloc(PAGE_SIZE // 2)

@@ -107,6 +107,32 @@ def test_a_chain_arrives_as_it_was_added_and_comes_back_with_its_token() -> None
         assert ring.poll() is None
 
 
+def test_many_buffers_at_once_arrive_and_come_back_as_if_added_one_by_one() -> None:
+    with both_ends(4, start=0xFFFE) as (ring, device):
+        gpas = ring.memory.alloc_many(100, 3)
+        ring.add_each(gpas, 100, "abc")
+        assert device.pop() is None, "visible before publish"
+        assert (ring.outstanding, ring.free_descriptors) == (3, 1)
+        with pytest.raises(RingFullError):
+            ring.add_each(gpas, 100, "abc")
+        assert ring.publish()
+        for gpa, token in zip(gpas, "abc", strict=True):
+            chain = device.pop()
+            assert chain is not None
+            assert (chain.readable, chain.writable) == ([], [(gpa, 100)])
+            device.push(chain.head, 100)
+            device.publish()
+            done, length = used(ring)
+            assert (done.token, length) == (token, 100)
+        assert device.pop() is None
+        assert (ring.outstanding, ring.free_descriptors) == (0, 4)
+
+
+def test_many_buffers_of_no_length_are_refused() -> None:
+    with both_ends(4) as (ring, _), pytest.raises(UsageError, match="empty"):
+        ring.add_each([0x1000], 0, [None])
+
+
 @pytest.mark.parametrize("direct_prefix", [0, 1, 2])
 def test_indirect_tables_with_and_without_direct_descriptors_in_front(direct_prefix: int) -> None:
     with both_ends(4, indirect=True) as (ring, device):

@@ -7,12 +7,13 @@ device and nothing else, never the device's code and never C.
 `Driver` behaves; `pyvnet.driver.misbehave` does not.
 """
 
+from pyvnet.driver.chain import Buffer
 from pyvnet.driver.control import Control, CtrlAnswer, CtrlLayout
 from pyvnet.driver.driver import Driver
 from pyvnet.driver.errors import CommandError, DeviceViolation, NegotiationError, RingFullError
 from pyvnet.driver.memory import GuestMemory, RegionSpec
 from pyvnet.driver.receive import Frame
-from pyvnet.driver.ring_split import Buffer, SplitRing
+from pyvnet.driver.ring_split import SplitRing
 from pyvnet.driver.transport import Transport
 
 __all__ = [

@@ -12,8 +12,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pyvnet.driver.chain import Buffer, cut_buffer
 from pyvnet.driver.errors import CommandError, DeviceViolation
-from pyvnet.driver.ring_split import Buffer, cut_buffer
 from pyvnet.errors import UsageError
 from pyvnet.spec.ctrl import (
     ACK_SIZE,
@@ -36,10 +36,10 @@ from pyvnet.spec.ctrl import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyvnet.driver.chain import Chain
     from pyvnet.driver.memory import GuestMemory
     from pyvnet.driver.queue import DriverQueue
     from pyvnet.driver.receive import Receiver
-    from pyvnet.driver.ring_split import Chain
     from pyvnet.spec.rss import HashConfig, RssConfig
 
 # What answer buffers hold before the device writes: neither OK nor ERR.

@@ -34,9 +34,9 @@ from pyvnet.spec.status import DeviceStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pyvnet.driver.chain import Buffer
     from pyvnet.driver.memory import GuestMemory
     from pyvnet.driver.receive import Frame
-    from pyvnet.driver.ring_split import Buffer
     from pyvnet.driver.transport import Transport
     from pyvnet.spec.config import NetConfig
     from pyvnet.spec.net_hdr import NetHdr

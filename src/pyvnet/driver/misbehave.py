@@ -21,14 +21,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pyvnet.driver.ring_split import Chain
+from pyvnet.driver.chain import Chain
 from pyvnet.spec import ring as abi
 from pyvnet.spec.ring import Desc, DescFlag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pyvnet.driver.ring_split import Buffer, SplitRing
+    from pyvnet.driver.chain import Buffer
+    from pyvnet.driver.ring_split import SplitRing
 
 # No region of `GuestMemory` reaches so far unless a test asks for it.
 UNMAPPED_GPA: Final = 0x7FFF_FFFF_F000

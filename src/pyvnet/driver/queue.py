@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyvnet.driver.ring_split import SplitRing, Used
+    from pyvnet.driver.chain import Used
+    from pyvnet.driver.ring_split import SplitRing
     from pyvnet.spec.transport import QueueSetup
 
 _T = TypeVar("_T")

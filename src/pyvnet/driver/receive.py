@@ -19,21 +19,21 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from pyvnet.driver.chain import cut_buffer
 from pyvnet.driver.errors import DeviceViolation
 from pyvnet.driver.header_rules import GUEST_GSO, OffloadSwitch
-from pyvnet.driver.ring_split import cut_buffer
 from pyvnet.spec.features import Feature
 from pyvnet.spec.net_hdr import NetHdr, header_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyvnet.driver.chain import Buffer, Used
     from pyvnet.driver.memory import GuestMemory
     from pyvnet.driver.queue import DriverQueue
-    from pyvnet.driver.ring_split import Buffer, Used
+    from pyvnet.driver.ring_split import SplitRing
 
 # "Setting Up Receive Buffers": 65550 bytes of frame with a guest GSO feature, 1514 without,
 # and as little as the header if buffers merge.
@@ -69,19 +69,29 @@ class Frame:
 
 
 class ReceiveBuffer:
-    """One receive buffer for life: the pieces it is cut into, in the order they are filled."""
+    """One receive buffer for life.
 
-    __slots__ = ("contiguous", "gpa", "pieces", "size")
+    ``pieces``: what it is cut into, in the order they are filled; empty: one
+    run of ``size`` bytes at ``gpa``.
+    """
 
-    def __init__(self, pieces: Sequence[Buffer]) -> None:
+    __slots__ = ("gpa", "pieces", "size")
+
+    def __init__(self, gpa: int, size: int, pieces: Sequence[Buffer] = ()) -> None:
+        self.gpa = gpa
+        self.size = size
         self.pieces = pieces
-        self.gpa = pieces[0].gpa
-        self.size = sum(piece.length for piece in pieces)
-        self.contiguous = all(a.gpa + a.length == b.gpa for a, b in pairwise(pieces))
+
+    def stage(self, ring: SplitRing) -> None:
+        """Give it to the device, at the next `publish`."""
+        if self.pieces:
+            ring.add(self.pieces, self)
+        else:
+            ring.add_each((self.gpa,), self.size, (self,))
 
     def read(self, memory: GuestMemory, length: int) -> bytes:
         """The first ``length`` bytes the device wrote."""
-        if self.contiguous:
+        if not self.pieces:
             return memory.read(self.gpa, length)
         parts = []
         for piece in self.pieces:
@@ -138,14 +148,19 @@ class Receiver:
         """Stage up to ``count`` fresh buffers, as many as the ring takes; nothing is published."""
         ring = queue.ring
         needed = 1 if ring.indirect else 1 + len(self._cuts)
-        for _ in range(min(count, ring.free_descriptors // needed)):
-            gpa = ring.memory.alloc(self._size)
+        gpas = ring.memory.alloc_many(self._size, min(count, ring.free_descriptors // needed))
+        if not self._cuts:
+            size = self._size
+            ring.add_each(gpas, size, [ReceiveBuffer(gpa, size) for gpa in gpas])
+            return
+        for gpa in gpas:
             self.add(queue, cut_buffer(gpa, self._size, self._cuts, writable=True))
 
     @staticmethod
     def add(queue: DriverQueue, pieces: Sequence[Buffer]) -> None:
         """Stage one receive buffer of any shape; it is staged again whenever it comes back."""
-        queue.ring.add(pieces, ReceiveBuffer(pieces))
+        size = sum(piece.length for piece in pieces)
+        ReceiveBuffer(pieces[0].gpa, size, pieces).stage(queue.ring)
 
     def start(self) -> None:
         """Take interrupts from now on, on the running loop."""
@@ -300,9 +315,8 @@ class Receiver:
     @staticmethod
     def _recycle(queue: DriverQueue, buffer: ReceiveBuffer, length: int) -> bytes:
         """Copy a used buffer out and stage it again."""
-        ring = queue.ring
-        data = buffer.read(ring.memory, length)
-        ring.add(buffer.pieces, buffer)
+        data = buffer.read(queue.ring.memory, length)
+        buffer.stage(queue.ring)
         return data
 
     def _no_frame(self, pair: int, buffer: ReceiveBuffer, length: int) -> None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pyvnet.driver.chain import cut_buffer
 from pyvnet.driver.errors import RingFullError
-from pyvnet.driver.ring_split import cut_buffer
 from pyvnet.errors import UsageError
 from pyvnet.spec.net_hdr import NetHdr, header_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyvnet.driver.chain import Used
     from pyvnet.driver.queue import DriverQueue
-    from pyvnet.driver.ring_split import Used
     from pyvnet.spec.features import Feature
 
 SMALL_BUFFER: Final = 2048
