@@ -298,7 +298,7 @@ def test_in_order_a_chain_out_of_its_turn_is_a_violation() -> None:
 @pytest.mark.requirement("VIO-FEAT-08")
 def test_in_order_descriptors_are_used_round_the_table() -> None:
     with both_ends(8, in_order=True) as (ring, device):
-        heads = []
+        heads: list[int] = []
         for turn in range(20):
             chain = ring.add(pieces(ring, *([1] * (1 + turn % 3))))
             heads += chain.descriptors
