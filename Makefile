@@ -97,7 +97,8 @@ test-needs: $(GUEST_KERNEL)
 		busybox-static=busybox user-mode-linux=linux.uml ethtool=ethtool gcc=gcc \
 		'libc6-dev=/usr/lib/*/libc.a' libsimde-dev=/usr/include/simde/x86/avx512.h \
 		qemu-user-static=qemu-aarch64-static gcc-aarch64-linux-gnu=aarch64-linux-gnu-gcc \
-		libc6-dev-arm64-cross=/usr/aarch64-linux-gnu/lib/libc.a systemd=systemd-analyze
+		libc6-dev-arm64-cross=/usr/aarch64-linux-gnu/lib/libc.a systemd=systemd-analyze \
+		tshark=tshark
 
 $(GUEST_KERNEL): tools/guest_kernel.sh
 	tools/guest_kernel.sh $(@D)

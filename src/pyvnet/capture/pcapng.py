@@ -19,6 +19,13 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pyvnet.capture.blocks import (
+    ENHANCED_PACKET,
+    INTERFACE_DESCRIPTION,
+    SECTION_HEADER,
+    TOEPLITZ,
+    Option,
+)
 from pyvnet.capture.source import CapturedFrame
 
 if TYPE_CHECKING:
@@ -26,11 +33,8 @@ if TYPE_CHECKING:
 
     from pyvnet.capture.source import Source
 
-SECTION_HEADER: Final = 0x0A0D0D0A
-INTERFACE_DESCRIPTION: Final = 1
 PACKET: Final = 2  # obsolete, still written by old tools
 SIMPLE_PACKET: Final = 3
-ENHANCED_PACKET: Final = 6
 
 MAGIC: Final = SECTION_HEADER.to_bytes(4, "big")  # reads the same in both byte orders
 _BYTE_ORDERS: Final = {bytes.fromhex("4d3c2b1a"): "<", bytes.fromhex("1a2b3c4d"): ">"}
@@ -45,6 +49,8 @@ _REPAIR: Final = "the file is damaged from here on: copy it again, or repair it 
 class _Interface:
     linktype: int
     snap_length: int  # 0: no limit
+    name: str = ""
+    resolution: int = 6  # if_tsresol: units of 10⁻⁶ seconds unless it says otherwise
 
 
 class _Section:
@@ -85,9 +91,15 @@ def read_pcapng(source: Source, magic: bytes) -> Iterator[CapturedFrame]:
             body = _body(section, source.read_exact(4, "a block length"), start)
             if block_type == INTERFACE_DESCRIPTION:
                 _interface_description(section, body, start)
-            elif block_type in _FRAME_READERS:
-                number, data, original_length = _FRAME_READERS[block_type](section, body, start)
-                yield CapturedFrame(index, data, original_length, interface=number)
+            elif block_type == ENHANCED_PACKET or block_type in _FRAME_READERS:
+                if block_type == ENHANCED_PACKET:
+                    yield _enhanced_packet(section, body, start, index)
+                else:
+                    number, data, original = _FRAME_READERS[block_type](section, body, start)
+                    name = section.interface(number, start).name
+                    yield CapturedFrame(
+                        index, data, original, interface=number, interface_name=name
+                    )
                 index += 1
         start = source.offset
         type_bytes = source.read(4)
@@ -152,13 +164,65 @@ def _captured(
 
 def _interface_description(section: _Section, body: bytes, start: int) -> None:
     linktype, snap_length = section.unpack("H2xI", body, start, "Interface Description Block")
-    section.interfaces.append(_Interface(linktype, snap_length))
+    options = _options(section, body, 8)
+    name = _text(options.get(Option.IF_NAME, [b""])[0])
+    resolution = options.get(Option.IF_TSRESOL, [b"\x06"])[0][:1] or b"\x06"
+    section.interfaces.append(_Interface(linktype, snap_length, name, resolution[0]))
 
 
-def _enhanced_packet(section: _Section, body: bytes, start: int) -> tuple[int, bytes, int]:
-    fields = section.unpack("I8xII", body, start, "Enhanced Packet Block")
-    number, length, original_length = fields
-    return number, _captured(section, body, 20, number, length, start), original_length
+def _options(section: _Section, body: bytes, offset: int) -> dict[int, list[bytes]]:
+    """Options from ``offset`` on, by code.  Damaged ones end the list: frames are worth more."""
+    found: dict[int, list[bytes]] = {}
+    while offset + 4 <= len(body):
+        code, length = struct.unpack_from(f"{section.order}HH", body, offset)
+        if code == 0 or offset + 4 + length > len(body):
+            break
+        found.setdefault(code, []).append(body[offset + 4 : offset + 4 + length])
+        offset += 4 + length + -length % 4
+    return found
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace").rstrip("\0")
+
+
+def _nanoseconds(high: int, low: int, resolution: int) -> int:
+    units = high << 32 | low
+    if resolution & 0x80:
+        return units * 10**9 >> (resolution & 0x7F)
+    return int(units * 10**9 // 10**resolution)
+
+
+def _enhanced_packet(section: _Section, body: bytes, start: int, index: int) -> CapturedFrame:
+    fields = section.unpack("IIIII", body, start, "Enhanced Packet Block")
+    number, high, low, length, original_length = fields
+    data = _captured(section, body, 20, number, length, start)
+    options = _options(section, body, 20 + length + -length % 4)
+    interface = section.interface(number, start)
+
+    def value(code: int, layout: str, otherwise: int | None) -> int | None:
+        layout = section.order + layout
+        for told in options.get(code, ()):
+            if len(told) == struct.calcsize(layout):
+                return int(struct.unpack(layout, told)[0])
+        return otherwise
+
+    hashes = (told for told in options.get(Option.EPB_HASH, ()) if told[:1] == bytes([TOEPLITZ]))
+    toeplitz = next((told[1:5] for told in hashes if len(told) == 5), None)
+    return CapturedFrame(
+        index,
+        data,
+        original_length,
+        interface=number,
+        timestamp_ns=_nanoseconds(high, low, interface.resolution),
+        interface_name=interface.name,
+        queue=value(Option.EPB_QUEUE, "I", None),
+        hash_value=struct.unpack(f"{section.order}I", toeplitz)[0] if toeplitz else None,
+        flags=value(Option.EPB_FLAGS, "I", 0) or 0,
+        drops=value(Option.EPB_DROPCOUNT, "Q", 0) or 0,
+        packet_id=value(Option.EPB_PACKETID, "Q", None),
+        comments=tuple(_text(told) for told in options.get(Option.COMMENT, ())),
+    )
 
 
 def _packet(section: _Section, body: bytes, start: int) -> tuple[int, bytes, int]:
@@ -178,5 +242,4 @@ def _simple_packet(section: _Section, body: bytes, start: int) -> tuple[int, byt
 _FRAME_READERS: Final = {
     PACKET: _packet,
     SIMPLE_PACKET: _simple_packet,
-    ENHANCED_PACKET: _enhanced_packet,
 }

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from pyvnet.errors import PyvnetError
@@ -36,6 +36,10 @@ class CapturedFrame:
     destination MAC and may be shorter than the ``original_length`` bytes the
     frame had on the wire.  ``interface`` is the interface number within its
     pcapng section, 0 in a pcap file.
+
+    The rest is what pcapng files may say beside: nanoseconds since 1970, name of the interface,
+    queue, Toeplitz hash, direction and offloads (`pyvnet.capture.blocks.PacketFlag`), frames lost
+    since the interface's last one, comments.  It has no part in comparisons.
     """
 
     index: int
@@ -43,6 +47,14 @@ class CapturedFrame:
     original_length: int
     linktype: int = LINKTYPE_ETHERNET
     interface: int = 0
+    timestamp_ns: int | None = field(default=None, compare=False)
+    interface_name: str = field(default="", compare=False)
+    queue: int | None = field(default=None, compare=False)
+    hash_value: int | None = field(default=None, compare=False)
+    flags: int = field(default=0, compare=False)
+    drops: int = field(default=0, compare=False)
+    packet_id: int | None = field(default=None, compare=False)
+    comments: tuple[str, ...] = field(default=(), compare=False)
 
 
 class Source:
