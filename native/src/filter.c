@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "mutants.h"
+
 #define ETHERTYPE_8021Q 0x8100u
 #define ETHERTYPE_8021AD 0x88a8u
 #define VID_MASK 0x0fffu
@@ -38,6 +40,8 @@ static bool vlan_passes(const struct vnet_filter *f, const struct vnet_flow *flo
 {
 	uint32_t vid = flow->outer_tci & VID_MASK;
 
+	if (VNET_MUTANT(PRIORITY_TAG_FILTERED) && flow->outer_tpid && !vid)
+		return false;
 	if (flow->outer_tpid != ETHERTYPE_8021Q && flow->outer_tpid != ETHERTYPE_8021AD)
 		return true;
 	return !vid || (f->vlans[vid / 64] >> (vid % 64) & 1);

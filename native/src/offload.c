@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "mutants.h"
 #include "test_hooks.h"
 
 #define TCP_HEADER 20u /* without options */
@@ -120,6 +121,7 @@ bool vnet_offload_clean(uint32_t allowed, const struct virtio_net_hdr_v1 *h, con
 	clean->gso_type = h->gso_type;
 	clean->gso_size = h->gso_size;
 	clean->hdr_len = (uint16_t)headers;
+	VNET_MUTATE(gso, clean);
 	return true;
 }
 
@@ -150,6 +152,8 @@ static void complete(const struct virtio_net_hdr_v1 *h, uint8_t *frame, uint32_t
 {
 	uint16_t sum = vnet_offload_sum(frame + h->csum_start, len - h->csum_start);
 
+	if (VNET_MUTANT(CSUM_NOT_COMPLETED))
+		return;
 	if (!sum && h->csum_offset == UDP_CSUM_OFFSET)
 		sum = 0xffff; /* 0 would say that there is none (RFC 768) */
 	memcpy(frame + h->csum_start + h->csum_offset, &sum, sizeof(sum));

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "mutants.h"
 #include "pyvnet/frame_rules.h"
 
 /* Frames asked for before the first is read: what a core keeps in flight. */
@@ -55,7 +56,8 @@ static uint16_t parse_ethernet(const uint8_t *frame, uint32_t len, uint32_t *off
 		return 0;
 	type = load_be16(frame + at);
 	at += 2;
-	while (is_vlan_tpid(type) && flow->vlan_count < VNET_PARSE_MAX_VLAN) {
+	while (is_vlan_tpid(type) && flow->vlan_count < VNET_PARSE_MAX_VLAN &&
+	       !VNET_MUTANT(TAG_NOT_SKIPPED)) {
 		if (len - at < 2)
 			return 0;
 		if (flow->vlan_count == 0) {
@@ -99,7 +101,9 @@ static void parse_ipv4(const uint8_t *frame, uint32_t offset, uint32_t len, stru
 	flow->l3 = 4;
 	flow->kind = VNET_FLOW_IPV4;
 	memcpy(flow->addresses, ip + 12, 8);
-	if (load_be16(ip + 6) & IPV4_MORE_FRAGMENTS_OR_OFFSET)
+	if (VNET_MUTANT(IP_OPTIONS_NOT_SKIPPED))
+		size = IPV4_MIN_SIZE;
+	if ((load_be16(ip + 6) & IPV4_MORE_FRAGMENTS_OR_OFFSET) && !VNET_MUTANT(FRAGMENT_PORTS))
 		return; /* U-23: the first fragment too, or its fellows would go elsewhere */
 	parse_l4(frame, offset + size, len, ip[9], flow);
 }
@@ -142,7 +146,7 @@ static bool walk_options(struct walk *walk, uint32_t size, bool destination, str
 		if (length > size - at)
 			break;
 		if (destination && type == OPTION_HOME_ADDRESS && length == ADDRESS_SIZE &&
-		    !walk->home_found) {
+		    !walk->home_found && !VNET_MUTANT(HOME_ADDRESS_IGNORED)) {
 			memcpy(ex_addresses(flow), header + at, ADDRESS_SIZE);
 			walk->home_found = true;
 		}
@@ -155,7 +159,7 @@ static void walk_routing(struct walk *walk, struct vnet_flow *flow)
 {
 	const uint8_t *header = walk->frame + walk->offset;
 
-	if (!is_rh2(header) || walk->rh2_found)
+	if (!is_rh2(header) || walk->rh2_found || VNET_MUTANT(ROUTING_ADDRESS_IGNORED))
 		return;
 	memcpy(ex_addresses(flow) + ADDRESS_SIZE, header + RH2_ADDRESS_OFFSET, ADDRESS_SIZE);
 	walk->rh2_found = true;
@@ -218,6 +222,8 @@ static void parse_ipv6(const uint8_t *frame, uint32_t offset, uint32_t len, stru
 		};
 		const uint8_t protocol = walk_extensions(&walk, ip[6], flow);
 
+		if (VNET_MUTANT(EXTENSIONS_NOT_SKIPPED))
+			return;
 		parse_l4(frame, walk.offset, walk.end, protocol, flow);
 	}
 }
@@ -256,8 +262,10 @@ static inline void parse(const uint8_t *frame, uint32_t len, struct vnet_flow *f
 {
 	uint32_t offset = 0;
 
-	if (parse_common(frame, len, flow))
+	if (parse_common(frame, len, flow)) {
+		VNET_MUTATE(flow, frame, len, flow);
 		return;
+	}
 	memset(flow, 0, offsetof(struct vnet_flow, addresses));
 	switch (parse_ethernet(frame, len, &offset, flow)) {
 	case ETHERTYPE_IPV4:
@@ -269,6 +277,7 @@ static inline void parse(const uint8_t *frame, uint32_t len, struct vnet_flow *f
 	default: /* U-26 */
 		break;
 	}
+	VNET_MUTATE(flow, frame, len, flow);
 }
 
 void vnet_parse(const uint8_t *frame, uint32_t len, struct vnet_flow *flow)

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #include "hash.h"
+#include "mutants.h"
 #include "pyvnet/virtio_abi.h"
 #include "pyvnet/vnet.h"
 
@@ -39,10 +40,16 @@ static inline uint16_t vnet_steer(const struct vnet_policy *policy, struct vnet_
 {
 	const struct vnet_steering *s = &policy->steering;
 
+	if (VNET_MUTANT(AUTOMATIC_BEYOND_PAIRS) && s->mode == VNET_STEER_AUTOMATIC)
+		return s->pairs;
 	if (s->mode == VNET_STEER_AUTOMATIC) /* a tap queue beyond the pairs is being drained */
 		return (uint16_t)(port_queue < s->pairs ? port_queue : port_queue % s->pairs);
-	if (hash.report == VIRTIO_NET_HASH_REPORT_NONE)
+	if (VNET_MUTANT(TABLE_MODULO_QUEUES))
+		return (uint16_t)(hash.value % s->pairs);
+	if (hash.report == VIRTIO_NET_HASH_REPORT_NONE && !VNET_MUTANT(UNCLASSIFIED_BY_TABLE))
 		return s->unclassified_queue;
+	if (VNET_MUTANT(TABLE_UPPER_BITS))
+		hash.value >>= 16;
 	return s->indirection_table[hash.value & s->indirection_table_mask];
 }
 

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 
+#include "mutants.h"
 #include "stats.h"
 
 enum place { PLACED, NO_BUFFERS, DROPPED };
@@ -114,6 +115,7 @@ static inline struct front make_front(const struct vnet_slot *slot, uint32_t buf
 	memcpy(&f.words[0], &slot->shown, sizeof(f.words[0]));
 	f.words[1] = csum_offset | (buffers & 0xffff) << 16 | (uint64_t)slot->hash_value << 32;
 	f.report = slot->hash_report;
+	VNET_MUTATE(front, f.words, &f.report);
 	return f;
 }
 
@@ -151,6 +153,8 @@ static void fill(struct window *win, const struct vnet_slot *slot)
 		win->lens[i] = chains[i].write_bytes < need ? chains[i].write_bytes : need;
 		need -= win->lens[i];
 	}
+	VNET_MUTATE(lens, &chains[win->begin], &win->lens[win->begin], win->at - win->begin,
+		    length);
 	filled(win, slot);
 }
 
@@ -204,6 +208,7 @@ static inline bool place_short(struct window *win, const struct vnet_slot *slot)
 	}
 	vnet_mem_copy(to + length, slot->frame, slot->len);
 	win->lens[win->at++] = length + slot->len;
+	VNET_MUTATE(lens, chain, &win->lens[win->at - 1], 1, length);
 	filled(win, slot);
 	return true;
 }
@@ -217,6 +222,10 @@ static enum place place(struct window *win, const struct vnet_slot *slot)
 	while (room < need) {
 		uint32_t taken = win->at - win->begin;
 
+		if (VNET_MUTANT(FRAME_CUT) && taken && !w->policy->merge_rx) {
+			VNET_MUTATE(length, slot, room - w->policy->header_length);
+			break;
+		}
 		if (taken && VNET_GUARD(RX_NO_MERGE, !w->policy->merge_rx))
 			return unfit(win);
 		if (taken == win->pair->receiveq.size)
@@ -236,12 +245,15 @@ static enum place place(struct window *win, const struct vnet_slot *slot)
 				room = 0;
 				continue;
 			}
+			if (VNET_MUTANT(BUFFERS_LOST) && !got && taken)
+				return bad_buffer(win);
 			if (VNET_GUARD(RX_OVERRUN, !got))
 				return NO_BUFFERS;
 		}
 		win->at++;
 		if (!usable(win, &w->scratch.chains[win->at - 1]))
 			return bad_buffer(win);
+		VNET_MUTATE(room, win->w, win->at - 1, need - room);
 		room += w->scratch.chains[win->at - 1].write_bytes;
 	}
 	fill(win, slot);

@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "mutants.h"
 #include "offload.h"
 #include "parse.h"
 #include "sigbus.h"
@@ -106,6 +107,14 @@ static inline bool judge(const struct vnet_worker *w, const uint8_t *from, uint8
 	struct virtio_net_hdr_v1 header;
 
 	memcpy(&header, from, sizeof(header));
+	if (VNET_MUTANT(TX_HEADER_PASSED_ON)) {
+		memmove(to, from, sizeof(header));
+		return true;
+	}
+	if (VNET_MUTANT(TX_UNKNOWN_FLAGS_REFUSED) && header.flags > 3)
+		return false;
+	if (VNET_MUTANT(TX_DEAD_FIELDS_USED) && header.csum_start)
+		header.flags |= VIRTIO_NET_HDR_F_NEEDS_CSUM;
 	if (vnet_offload_asked(&header))
 		return judge_asking(w, &header, to, head, head_len, len);
 	memset(to, 0, sizeof(header));
@@ -142,6 +151,7 @@ static inline bool prepare_short(struct vnet_worker *w, const struct vnet_chain 
 		vnet_mem_read_piece(pieces->iov_base, page, chain->read_bytes);
 	else
 		vnet_mem_read_pieces(pieces, 0, page, chain->read_bytes);
+	VNET_MUTATE(sent, pieces, chain->readable, page, length, &frame);
 	if (!judge(w, page, front, page + length, head_of(frame), frame))
 		return false;
 	*iov = (struct iovec){ front, VNET_PORT_HDR + frame };

@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 
+#include "mutants.h"
 #include "vring.h"
 
 /* Where a walk stands. */
@@ -102,6 +103,8 @@ static int walk_indirect(struct walk *w, const struct virtq_desc *indirect)
 {
 	uint32_t total = indirect->len / sizeof(struct virtq_desc), i = 0, seen = 0;
 
+	if (VNET_MUTANT(INDIRECT_WRITE_FLAG_JUDGED) && (indirect->flags & VIRTQ_DESC_F_WRITE))
+		return broken(w, VNET_BREAK_INDIRECT);
 	if (VNET_GUARD(INDIRECT_NEGOTIATED, !w->vr->indirect) ||
 	    VNET_GUARD(INDIRECT_NEXT, indirect->flags & VIRTQ_DESC_F_NEXT) ||
 	    VNET_GUARD(INDIRECT_LENGTH,
@@ -138,13 +141,16 @@ static int walk_chain(struct walk *w, struct virtq_desc *desc)
 	for (;;) {
 		int error;
 
+		if (VNET_MUTANT(INDIRECT_ALONE_ONLY) && (desc->flags & VIRTQ_DESC_F_INDIRECT) &&
+		    seen > 1)
+			return broken(w, VNET_BREAK_INDIRECT);
 		if (desc->flags &
 		    VIRTQ_DESC_F_INDIRECT) /* its WRITE flag means nothing (VIO-SPL-05) */
 			return walk_indirect(w, desc);
 		error = add_buffer(w, desc);
 		if (error)
 			return error;
-		if (!(desc->flags & VIRTQ_DESC_F_NEXT))
+		if (!(desc->flags & VIRTQ_DESC_F_NEXT) || VNET_MUTANT(FIRST_DESCRIPTOR_ONLY))
 			return 0;
 		if (VNET_GUARD(NEXT_RANGE, desc->next >= vr->size))
 			return broken(w, VNET_BREAK_DESC_INDEX);
@@ -386,6 +392,7 @@ static void split_push_burst(struct vnet_vring *vr, const struct vnet_chain *cha
 		return;
 	for (uint32_t i = 0; i < count; i++, at++)
 		vnet_mem_store_used(&ring[at & mask], chains[i].head, lens ? lens[i] : 0);
+	VNET_MUTATE(used, vr, chains, lens, count);
 	vr->next_used = at;
 }
 
@@ -397,6 +404,8 @@ static void split_push(struct vnet_vring *vr, uint16_t head, uint32_t len)
 /* "vring_need_event": did used.idx pass used_event on its way from old to new? */
 static bool passed(uint16_t event, uint16_t new_idx, uint16_t old_idx)
 {
+	if (VNET_MUTANT(EVENT_ONE_LATE))
+		event++;
 	return (uint16_t)(new_idx - event - 1) < (uint16_t)(new_idx - old_idx);
 }
 
@@ -414,8 +423,15 @@ static bool split_publish(struct vnet_vring *vr)
 	 * used_event and avail.flags are read; it pairs with the driver's
 	 * barrier between asking for an interrupt and looking at used.idx.
 	 */
-	vnet_mem_store16_seq(&vr->used[1], vr->used_idx);
-	if (!vr->event_idx)
+	if (VNET_MUTANT(USED_INDEX_MODULO_SIZE))
+		vnet_mem_store16_seq(&vr->used[1], vr->used_idx & vr->size_mask);
+	else
+		vnet_mem_store16_seq(&vr->used[1], vr->used_idx);
+	if (vr->event_idx ? VNET_MUTANT(EVENT_ALWAYS) : VNET_MUTANT(NO_INTERRUPT_IGNORED))
+		return true;
+	if (vr->event_idx ? VNET_MUTANT(EVENT_NEVER) : VNET_MUTANT(INTERRUPT_NEVER))
+		return false;
+	if (!vr->event_idx || VNET_MUTANT(EVENT_IDX_IGNORED))
 		return !(vnet_mem_load16_seq(&vr->avail[0]) & VIRTQ_AVAIL_F_NO_INTERRUPT);
 	return passed(vnet_mem_load16_seq(&vr->avail[2 + vr->size]), vr->used_idx, old);
 }
@@ -426,17 +442,19 @@ static bool split_arm(struct vnet_vring *vr)
 		return false;
 	/* Full barrier between the request and the second look; pairs with the
 	 * driver's between avail.idx and avail_event (used.flags). */
+	if (VNET_MUTANT(KICK_NEVER_WANTED))
+		return vnet_mem_load16_seq(&vr->avail[1]) != vr->avail_idx;
 	if (vr->event_idx)
 		vnet_mem_store16_seq(vr->avail_event, vr->avail_idx);
 	else
-		vnet_mem_store16_seq(&vr->used[0], 0);
+		vnet_mem_store16_seq(&vr->used[0], VNET_MUTANT(USED_FLAGS_BEYOND_ONE) ? 2 : 0);
 	return vnet_mem_load16_seq(&vr->avail[1]) != vr->avail_idx;
 }
 
 static void split_disarm(struct vnet_vring *vr)
 {
 	/* With EVENT_IDX the flags stay 0 (VIO-SPL-14) and an avail_event left behind is silence. */
-	if (vr->running && !vr->event_idx)
+	if (vr->running && (!vr->event_idx || VNET_MUTANT(USED_FLAGS_WITH_EVENT_IDX)))
 		vnet_mem_store16(&vr->used[0], VIRTQ_USED_F_NO_NOTIFY);
 }
 

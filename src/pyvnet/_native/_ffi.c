@@ -2598,6 +2598,74 @@ _cffi_f_vnet_test_guard_off(PyObject *self, PyObject *arg0)
 #  define _cffi_f_vnet_test_guard_off _cffi_d_vnet_test_guard_off
 #endif
 
+static int _cffi_d_vnet_test_mutant(char const * x0)
+{
+  return vnet_test_mutant(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_test_mutant(PyObject *self, PyObject *arg0)
+{
+  char const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(6), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (char const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(6), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_test_mutant(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_test_mutant _cffi_d_vnet_test_mutant
+#endif
+
+static char const * _cffi_d_vnet_test_mutant_name(uint32_t x0)
+{
+  return vnet_test_mutant_name(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_test_mutant_name(PyObject *self, PyObject *arg0)
+{
+  uint32_t x0;
+  char const * result;
+  PyObject *pyresult;
+
+  x0 = _cffi_to_c_int(arg0, uint32_t);
+  if (x0 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_test_mutant_name(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(6));
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_test_mutant_name _cffi_d_vnet_test_mutant_name
+#endif
+
 static int _cffi_const_VNET_CTRL_MAX(unsigned long long *o)
 {
   int n = (VNET_CTRL_MAX) <= 0;
@@ -3055,6 +3123,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 113), (void *)_cffi_d_vnet_test_flip_reads },
   { "vnet_test_guard_name", (void *)_cffi_f_vnet_test_guard_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vnet_test_guard_name },
   { "vnet_test_guard_off", (void *)_cffi_f_vnet_test_guard_off, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_test_guard_off },
+  { "vnet_test_mutant", (void *)_cffi_f_vnet_test_mutant, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_test_mutant },
+  { "vnet_test_mutant_name", (void *)_cffi_f_vnet_test_mutant_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vnet_test_mutant_name },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -3423,7 +3493,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  82,  /* num_globals */
+  84,  /* num_globals */
   15,  /* num_struct_unions */
   5,  /* num_enums */
   0,  /* num_typenames */
