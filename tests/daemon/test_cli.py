@@ -36,7 +36,7 @@ def pyvnet(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_lists_what_is_built_and_nothing_else() -> None:
     done = pyvnet("--help")
-    listed = re.findall(r"^    (\w+)  ", done.stdout, re.MULTILINE)
+    listed = re.findall(r"^    (\w+)(?:  |$)", done.stdout, re.MULTILINE)
     built = {path.stem for path in Path(commands.__path__[0]).glob("[!_]*.py")}
     assert (done.returncode, done.stderr) == (0, "")
     assert set(listed) == set(cli.COMMANDS) == built

@@ -14,7 +14,7 @@ import contextlib
 import traceback
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 from pyvnet.conformance.case import (
     Case,
@@ -23,7 +23,7 @@ from pyvnet.conformance.case import (
     Outcome,
     Verdict,
 )
-from pyvnet.conformance.trial import NoAnswerError, Trial
+from pyvnet.conformance.trial import Facts, NoAnswerError, Trial, ask
 from pyvnet.driver.errors import (
     CommandError,
     DeviceViolation,
@@ -31,15 +31,12 @@ from pyvnet.driver.errors import (
     RefusedError,
 )
 from pyvnet.errors import HostError, PyvnetError
-from pyvnet.spec.config import NetConfig
 from pyvnet.spec.features import NO_FEATURES, Feature, feature_names
-from pyvnet.spec.vhost_user import ProtocolFeature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyvnet.conformance.target import Place, Target
-    from pyvnet.driver import Driver
 
 TIMEOUT: Final = 2.0
 DEAD_AFTER: Final = 3  # cases in a row that got no answer at all
@@ -82,26 +79,6 @@ class Result:
         return self.verdict is Verdict.FAILED and self.case.must
 
 
-class Facts(NamedTuple):
-    """What is asked once, before the first case.
-
-    Attributes:
-        features: offered.
-        protocol: agreed on where the device is reached over vhost-user.
-        config: configuration space before negotiation.
-        pairs: queue pairs.
-        control: whether the control queue is served; None: nobody knows.
-        problem: why nothing is known, "" otherwise.
-    """
-
-    features: Feature = NO_FEATURES
-    protocol: ProtocolFeature = ProtocolFeature(0)
-    config: NetConfig = NetConfig()
-    pairs: int = 1
-    control: bool | None = None
-    problem: str = ""
-
-
 @dataclass(slots=True)
 class Report:
     """A whole run.
@@ -109,13 +86,17 @@ class Report:
     Attributes:
         target: its name.
         wire: what it was, "" without one.
-        facts: what the device offers.
+        facts: what the device says of itself; None: it did not answer.
+        control: whether its control queue is served.
+        problem: why there are no facts, "" otherwise.
         results: one per case, in the order of the cases.
     """
 
     target: str
     wire: str = ""
-    facts: Facts = field(default_factory=Facts)
+    facts: Facts | None = None
+    control: bool = True
+    problem: str = ""
     results: list[Result] = field(default_factory=list)
 
     def count(self, verdict: Verdict) -> int:
@@ -157,7 +138,7 @@ class Runner:
         concurrency: cases side by side; None: as many as the target takes.
         control_queue: whether it is served; ``auto`` tries.
         hostile: run cases that may bring a weak back-end down.
-        on_result: called with each result as it comes.
+        on_result: called with each result, in the order of the cases.
     """
 
     def __init__(
@@ -176,7 +157,7 @@ class Runner:
         self._control_queue = control_queue
         self._hostile = hostile
         self._on_result = on_result
-        self._facts = Facts()
+        self._report = Report(target.name)
         self._silent = 0  # cases in a row without an answer
 
     async def run(self, cases: Sequence[Case] | None = None) -> Report:
@@ -189,19 +170,21 @@ class Runner:
             from pyvnet.conformance.cases import everything
 
             cases = everything()
-        report = Report(self._target.name)
+        self._report = report = Report(self._target.name)
         await self._target.open()
         try:
-            self._facts = report.facts = await self._look(report)
+            await self._look(report)
             results: dict[int, Result] = {}
             queue = deque(enumerate(cases))
+            told = [0]
 
             async def work() -> None:
                 while queue:
                     number, case = queue.popleft()
-                    results[number] = result = await self._one(case)
-                    if self._on_result is not None:
-                        self._on_result(result)
+                    results[number] = await self._one(case)
+                    while self._on_result is not None and told[0] in results:
+                        self._on_result(results[told[0]])
+                        told[0] += 1
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._concurrency):
@@ -235,15 +218,15 @@ class Runner:
         return Result(case, verdict, reason, tuple(evidence), clock() - began)
 
     def _does_not_apply(self, case: Case) -> str:
-        facts = self._facts
+        facts = self._report.facts
         if case.hostile and not self._hostile:
             return "it may bring a back-end down, and was not asked for (--hostile)"
-        if facts.problem:
+        if facts is None:
             return ""  # the case finds out for itself
         needs = case.needs | (Feature.CTRL_VQ if case.control else NO_FEATURES)
         if lacking := int(needs) & ~int(facts.features):
             return f"not offered: {', '.join(feature_names(lacking))}"
-        if case.control and facts.control is False:
+        if case.control and not self._report.control:
             return "the back-end serves no control queue: it leaves that to its VMM"
         return ""
 
@@ -265,11 +248,8 @@ class Runner:
                 await self._let_go(trial)
 
     def _trial(self, case: Case, place: Place, evidence: list[str]) -> Trial:
-        facts = self._facts
-        return Trial(
-            case, place, timeout=self._timeout, offered=facts.features, config=facts.config,
-            pairs=facts.pairs, evidence=evidence,
-        )  # fmt: skip
+        facts = self._report.facts
+        return Trial(case, place, timeout=self._timeout, facts=facts, evidence=evidence)
 
     async def _let_go(self, trial: Trial) -> None:
         with contextlib.suppress(TimeoutError):
@@ -278,21 +258,20 @@ class Runner:
 
     # --- what is asked once ---------------------------------------------------------------
 
-    async def _look(self, report: Report) -> Facts:
+    async def _look(self, report: Report) -> None:
         """Ask what the device offers, and whether anybody serves its control queue."""
-        facts = Facts()
         try:
             async with self._target.place() as place:
                 report.wire = place.wire.describe() if place.wire is not None else ""
                 trial = self._trial(_PROBE, place, [])
                 try:
                     async with asyncio.timeout(self._timeout):
-                        facts = await _ask(await trial.driver())
-                    return facts._replace(control=await self._control_served(trial, facts))
+                        report.facts = await ask(await trial.driver())
+                    report.control = await self._control_served(trial, report.facts)
                 finally:
                     await self._let_go(trial)
         except Exception as error:  # noqa: BLE001 (each case finds out for itself)
-            return facts._replace(problem=judge(error)[1])
+            report.problem = judge(error)[1]
 
     async def _control_served(self, trial: Trial, facts: Facts) -> bool:
         """A command nobody knows is answered like any other, by whoever answers any."""
@@ -308,15 +287,6 @@ class Runner:
         except _BLAMED:
             return True  # wrongly, but somebody is there: its cases say more
         return True
-
-
-async def _ask(drv: Driver) -> Facts:
-    features = Feature(await drv.transport.device_features())
-    config = await drv.read_config()
-    protocol = getattr(drv.transport, "protocol_features", ProtocolFeature(0))
-    several = features & (Feature.MQ | Feature.RSS)
-    pairs = max(1, config.max_virtqueue_pairs) if several else 1
-    return Facts(features, protocol, config, pairs)
 
 
 async def _nothing(_: Trial) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsBytes
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, SupportsBytes
 
 from pyvnet.conformance.case import Failed, Inconclusive, NotApplicable
 from pyvnet.driver.errors import NegotiationError
@@ -13,6 +13,7 @@ from pyvnet.driver.frontend_link import Link
 from pyvnet.errors import HostError, PyvnetError
 from pyvnet.spec.config import NetConfig
 from pyvnet.spec.features import NO_FEATURES, REQUIREMENTS, Feature, feature_names
+from pyvnet.spec.vhost_user import ProtocolFeature
 
 if TYPE_CHECKING:
     from pyvnet.conformance.case import Case
@@ -31,14 +32,37 @@ class NoAnswerError(PyvnetError):
     """The device could not even be connected to: nothing is known about it."""
 
 
+class Facts(NamedTuple):
+    """What a device says of itself before anything is negotiated.
+
+    Attributes:
+        features: offered.
+        protocol: agreed on where the device is reached over vhost-user.
+        config: configuration space.
+        pairs: queue pairs.
+    """
+
+    features: Feature = NO_FEATURES
+    protocol: ProtocolFeature = ProtocolFeature(0)
+    config: NetConfig = NetConfig()
+    pairs: int = 1
+
+
+async def ask(drv: Driver) -> Facts:
+    """Look at a device that was connected to."""
+    features = Feature(await drv.transport.device_features())
+    config = await drv.read_config()
+    protocol = getattr(drv.transport, "protocol_features", ProtocolFeature(0))
+    several = features & (Feature.MQ | Feature.RSS)
+    pairs = max(1, config.max_virtqueue_pairs) if several else 1
+    return Facts(features, protocol, config, pairs)
+
+
 class Trial:
     """A case in progress.
 
     Attributes:
         case: it.
-        offered: features the device offers.
-        pairs: queue pairs it has.
-        config: its configuration space before negotiation; zeros where nobody says.
         evidence: lines for the report.
         doing: what is waited for just now.
     """
@@ -49,15 +73,11 @@ class Trial:
         place: Place,
         *,
         timeout: float,
-        offered: Feature = NO_FEATURES,
-        config: NetConfig | None = None,
-        pairs: int = 1,
+        facts: Facts | None = None,
         evidence: list[str] | None = None,
     ) -> None:
         self.case: Final = case
-        self.offered: Final = offered
-        self.config: Final = config or NetConfig()
-        self.pairs: Final = pairs
+        self._facts = facts
         self.evidence: Final = [] if evidence is None else evidence
         self.doing = ""
         self._place = place
@@ -70,10 +90,32 @@ class Trial:
         """Seconds one thing may take."""
         return self._timeout * STEP
 
+    # --- what the device says -----------------------------------------------------------
+
+    @property
+    def facts(self) -> Facts:
+        """What it said when it was asked; nothing where it did not answer."""
+        return self._facts or Facts()
+
+    @property
+    def offered(self) -> Feature:
+        """Features the device offers."""
+        return self.facts.features
+
+    @property
+    def pairs(self) -> int:
+        """Queue pairs it has."""
+        return self.facts.pairs
+
+    @property
+    def config(self) -> NetConfig:
+        """Its configuration space before negotiation; zeros where nobody says."""
+        return self.facts.config
+
     # --- drivers ----------------------------------------------------------------------
 
     async def driver(self, **options: Any) -> Driver:
-        """A driver on a fresh connection, not negotiated; the case before it is closed.
+        """A driver on a fresh connection, not negotiated; the one before it is closed.
 
         Raises:
             NoAnswerError: there is no device.
@@ -110,6 +152,8 @@ class Trial:
         Raises:
             NotApplicable: something of it is not offered.
         """
+        if self._facts is None:  # it did not answer then; it may now
+            self._facts = await ask(await self.driver())
         if mrg_rxbuf:
             features |= self.offered & Feature.MRG_RXBUF
         features = self.choose(features, pairs=pairs)

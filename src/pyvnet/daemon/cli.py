@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "status": "what a running device negotiated, does and counts",
     "admin": "have a running device do something",
     "hash": "which queue frames land on, and why",
+    "conformance": "does a virtio-net back-end do what the standard asks",
     "caps": "what this host can do and what the device offers",
     "bench": "how fast, side by side with the peers that are installed",
 }

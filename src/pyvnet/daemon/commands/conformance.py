@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""``pyvnet conformance TARGET``: does a virtio-net back-end do what the standard asks?
+
+Exit status: 0; 1 a MUST was failed, or nothing could be judged because nobody
+answered; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pyvnet.conformance import report as show
+from pyvnet.conformance.cases import everything, select
+from pyvnet.conformance.run import TIMEOUT, Runner
+from pyvnet.conformance.target import BUILTIN, VhostUser, check_name
+from pyvnet.errors import HostError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pyvnet.conformance.run import Report, Result
+    from pyvnet.conformance.target import Target
+    from pyvnet.conformance.wire import Wire
+
+_NO_WIRE: Final = "none"
+_PAIRS: Final = 4
+_MAX_SECONDS: Final = 3600.0
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command and its options."""
+    parser = subparsers.add_parser(
+        "conformance",
+        help="does a back-end do what the standard asks",
+        description="Run the conformance suite against a virtio-net back-end.",
+    )
+    parser.add_argument(
+        "target", metavar="TARGET", nargs="?", help=f"vhost-user:PATH, or {BUILTIN}: our own"
+    )
+    parser.add_argument(
+        "--wire",
+        metavar="WIRE",
+        default=None,
+        help="the other side of the device: none (default), tap:NAME, vhost-user:PATH or reflect",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="NAME,…",
+        type=_words,
+        action="extend",
+        help="cases, groups of cases or requirement ids",
+    )
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=TIMEOUT, help="for each case (2)"
+    )
+    parser.add_argument(
+        "--control-queue",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="whether the back-end serves it; some leave it to their VMM (auto: try)",
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="N",
+        type=int,
+        default=_PAIRS,
+        help="queue pairs to assume where the back-end has no configuration space (4)",
+    )
+    parser.add_argument(
+        "--hostile", action="store_true", help="run cases that may bring a weak back-end down too"
+    )
+    parser.add_argument("--list", action="store_true", help="show the cases and stop")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="write JUnit XML to FILE")
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in (part.strip() for part in text.split(",")) if word]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the cases and report; returns the exit status."""
+    cases = select(args.only) if args.only else everything()
+    if args.list:
+        print("\n".join(show.listing(cases)))
+        return 0
+    if args.target is None:
+        raise UsageError(f"what is to be judged? name a TARGET: vhost-user:PATH or {BUILTIN}")
+    if not 0 < args.timeout <= _MAX_SECONDS:
+        raise UsageError(f"--timeout {args.timeout}: take more than 0 and up to {_MAX_SECONDS:.0f}")
+    if not 1 <= args.pairs <= 127:
+        raise UsageError(f"--pairs {args.pairs}: take 1 to 127")
+    target = _target(args)
+    if not args.debug:  # our own device has its say in the report
+        logging.getLogger("pyvnet").setLevel(logging.CRITICAL)
+    runner = Runner(
+        target,
+        timeout=args.timeout,
+        control_queue=args.control_queue,
+        hostile=args.hostile,
+        on_result=None if args.json else _print,
+    )
+    report = asyncio.run(runner.run(cases))
+    _tell(args, report)
+    return report.exit_status
+
+
+def _target(args: argparse.Namespace) -> Target:
+    check_name(args.target)
+    if args.target == BUILTIN:
+        if args.wire is not None:
+            raise UsageError(f"{BUILTIN} has a wire of its own; leave --wire away")
+        from pyvnet.conformance.builtin import Builtin
+
+        return Builtin()
+    return VhostUser(args.target, _wire(args.wire), pairs=args.pairs)
+
+
+def _wire(name: str | None) -> Wire | None:
+    if name is None or name == _NO_WIRE:
+        return None
+    raise UsageError(f"--wire {name!r}: take {_NO_WIRE}")
+
+
+def _print(result: Result) -> None:
+    print("\n".join(show.lines(result)), flush=True)
+
+
+def _tell(args: argparse.Namespace, report: Report) -> None:
+    if args.json:
+        print(json.dumps(show.as_json(report), indent=2))
+    else:
+        print("\n".join(show.summary(report)))
+    if args.junit is not None:
+        try:
+            args.junit.write_text(show.as_junit(report), "utf-8")
+        except OSError as error:
+            raise HostError(f"cannot write {args.junit}", error.errno) from error
