@@ -171,7 +171,7 @@ class Runner:
 
             cases = everything()
         self._report = report = Report(self._target.name)
-        await self._target.open()
+        await self._open()
         try:
             await self._look(report)
             results: dict[int, Result] = {}
@@ -193,6 +193,12 @@ class Runner:
         finally:
             await self._target.aclose()
         return report
+
+    async def _open(self) -> None:
+        try:
+            await self._target.open()
+        except OSError as error:  # a wire that is a back-end itself, and does not answer
+            raise HostError(f"the other side of {self._target.name}: {error}") from error
 
     # --- one case -----------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from pyvnet.conformance import report as show
 from pyvnet.conformance.cases import everything, select
 from pyvnet.conformance.run import TIMEOUT, Runner
 from pyvnet.conformance.target import BUILTIN, VhostUser, check_name
+from pyvnet.conformance.wires import NONE, open_wire
 from pyvnet.errors import HostError, UsageError
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
     from pyvnet.conformance.run import Report, Result
     from pyvnet.conformance.target import Target
-    from pyvnet.conformance.wire import Wire
 
-_NO_WIRE: Final = "none"
 _PAIRS: Final = 4
 _MAX_SECONDS: Final = 3600.0
 
@@ -117,13 +116,7 @@ def _target(args: argparse.Namespace) -> Target:
         from pyvnet.conformance.builtin import Builtin
 
         return Builtin()
-    return VhostUser(args.target, _wire(args.wire), pairs=args.pairs)
-
-
-def _wire(name: str | None) -> Wire | None:
-    if name is None or name == _NO_WIRE:
-        return None
-    raise UsageError(f"--wire {name!r}: take {_NO_WIRE}")
+    return VhostUser(args.target, open_wire(args.wire or NONE), pairs=args.pairs)
 
 
 def _print(result: Result) -> None:
