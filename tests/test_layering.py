@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "offload": frozenset({"spec", "netdev", "datapath"}),
     "datapath": DEVICE_SIDE | {"_native"},
     "runtime": RUNTIME,
-    "testing": USERS,
+    "testing": USERS | {"netdev"},
     "conformance": USERS | {"testing", "netdev", "transport", "datapath"},
     "daemon": RUNTIME | USERS | {"testing", "conformance", "__init__"},
     "__main__": frozenset({"daemon"}),

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""What decides about queue and hash, from the device or from the command that was sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyvnet.spec.rss import HashType, RssConfig
+
+if TYPE_CHECKING:
+    from pyvnet.runtime import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """Steering in force; without ``rss`` the table means nothing and only reports are made."""
+
+    rss: bool
+    hash_types: HashType
+    key: bytes
+    table: tuple[int, ...]
+    unclassified_queue: int
+    ex_types_always: bool = False
+
+    @classmethod
+    def of_device(cls, device: Device) -> Steering:
+        """What the device does now."""
+        policy = device.device.policy
+        return cls(
+            policy.mode == "rss",
+            policy.hash_types,
+            policy.key,
+            policy.indirection_table,
+            policy.unclassified_queue,
+            policy.ex_types_always,
+        )
+
+    @classmethod
+    def of_config(cls, config: RssConfig) -> Steering:
+        """What a device shall do after this command."""
+        table, types = config.indirection_table, HashType(config.hash_types)
+        return cls(True, types, config.key, table, config.unclassified_queue)  # noqa: FBT003
