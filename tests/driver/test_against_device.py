@@ -220,6 +220,16 @@ async def test_a_queue_stopped_and_resumed_goes_on_where_it_stood(way: Way) -> N
         await exchange(at)
 
 
+async def test_rings_may_begin_where_they_soon_wrap(way: Way) -> None:
+    async with running(way) as at:
+        await at.drv.negotiate(REPORT, queue_size=16, ring_start=0xFFFE)
+        await at.drv.ctrl.rss_config(RSS)
+        assert {queue.ring.setup(0).avail_base for queue in at.drv.transmitqs} == {0xFFFE}
+        for _ in range(3):
+            await exchange(at)
+        assert all(queue.ring.setup(0).avail_base < 0xFFFE for queue in at.drv.transmitqs)
+
+
 BREAKS: dict[str, Callable[[Forger, list[Buffer]], Chain]] = {
     "loop": Forger.loop,
     "next_out_of_range": Forger.next_out_of_range,

@@ -79,6 +79,11 @@ async def _received(driver: Driver, within: float) -> bytes:
             return (await driver.receive(within)).data
 
 
+def _hears(driver: Driver) -> bool:
+    """Whether there are receive buffers; one without them has chosen to be deaf."""
+    return any(queue.ring.outstanding for queue in driver.receiveqs)
+
+
 class _Probed:
     """What the three have in common."""
 
@@ -105,8 +110,7 @@ class _Probed:
         async def on_the_wire(within: float) -> bytes:
             return (await self._next(within)).data
 
-        # A driver without receive buffers has chosen to be deaf.
-        if any(queue.ring.outstanding for queue in driver.receiveqs):
+        if _hears(driver):
             await _passes(self.send, lambda within: _received(driver, within))
         await _passes(driver.send, on_the_wire)
 
@@ -229,7 +233,8 @@ class ReflectWire(_Probed):
         """Send and receive through this driver from now on; probed once, for both ways."""
         self._driver = driver
         self.queues = driver.pairs
-        await _passes(driver.send, lambda within: _received(driver, within))
+        if _hears(driver):
+            await _passes(driver.send, lambda within: _received(driver, within))
 
     async def send(self, frame: bytes, header: bytes | None = None, queue: int = 0) -> None:
         """Have the driver send it."""

@@ -112,6 +112,7 @@ class Driver(View):
         rx_buffer_size: int | None = None,
         rx_buffers: int | None = None,
         rx_cuts: Sequence[int] = (),
+        ring_start: int = 0,
         verbatim: bool = False,
     ) -> None:
         """Reset the device and bring it to DRIVER_OK; may be repeated with other choices.
@@ -125,6 +126,7 @@ class Driver(View):
                 features call for.
             rx_buffers: receive buffers per receiveq; None: as many as fit, 0: none.
             rx_cuts: lengths of the pieces each receive buffer is cut into, one more for the rest.
+            ring_start: index the rings begin with; near 65536 they soon wrap.
             verbatim: write exactly ``features``, offered and consistent or not, to see what the
                 device makes of it.
 
@@ -147,7 +149,7 @@ class Driver(View):
             self._running = Running(
                 self.features,
                 await self._watch.read(),
-                Layout(queue_size, pairs, rx_buffer_size, rx_buffers, rx_cuts),
+                Layout(queue_size, pairs, rx_buffer_size, rx_buffers, rx_cuts, ring_start),
                 self._given_memory,
                 backlog=self._backlog,
                 control_timeout=self._control_timeout,

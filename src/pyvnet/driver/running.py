@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.driver.control import Control
@@ -32,6 +33,7 @@ class Layout:
     rx_buffer_size: int | None
     rx_buffers: int | None
     rx_cuts: Sequence[int]
+    ring_start: int = 0
 
 
 class Running:
@@ -78,7 +80,7 @@ class Running:
             memory.reset()
         self.memory: Final = memory
         try:
-            make = self._make
+            make = partial(self._make, start=layout.ring_start)
             queue_size = layout.queue_size
             self.receiveqs = tuple(make(receiveq(i), queue_size) for i in range(self.pairs))
             self.transmitqs = tuple(make(transmitq(i), queue_size) for i in range(self.pairs))
@@ -94,13 +96,14 @@ class Running:
             self._release()
             raise
 
-    def _make(self, index: int, size: int) -> DriverQueue:
+    def _make(self, index: int, size: int, *, start: int) -> DriverQueue:
         ring = SplitRing(
             self.memory,
             size,
             event_idx=bool(self.features & Feature.EVENT_IDX),
             indirect=bool(self.features & Feature.INDIRECT_DESC),
             in_order=bool(self.features & Feature.IN_ORDER),
+            start=start,
         )
         self._made.append(DriverQueue(index, ring))
         return self._made[-1]

@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: MIT
+"""The rings themselves: "Split Virtqueues", "Message Framing", notifications."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from pyvnet.conformance.case import case
+from pyvnet.conformance.cases._rings import (
+    LARGEST,
+    SMALLEST,
+    Calls,
+    arrives,
+    collect,
+    crosses,
+    cuts_of,
+    flush,
+    head_of,
+    leaves,
+    numbered,
+    scatter,
+    until,
+)
+from pyvnet.driver.misbehave import Forger
+from pyvnet.spec.features import NO_FEATURES, Feature
+from pyvnet.spec.net_hdr import header_size
+from pyvnet.spec.ring import avail_ring_size, desc_table_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyvnet.conformance.trial import Trial
+    from pyvnet.driver import Buffer, Driver, SplitRing
+
+SIZE: Final = 16  # of queues that are to fill, and to be gone around
+ROUNDS: Final = 40
+NEAR_WRAP: Final = 0xFFF8
+FEW: Final = 8
+
+
+# --- used elements ------------------------------------------------------------------------
+
+
+@case("VIO-SPL-11", "VIO-SPL-12", wire=True)
+async def every_chain_comes_back_once(t: Trial) -> None:
+    """Transmit chains, more than the ring holds, come back each once and with nothing written."""
+    drv = await t.negotiate(queue_size=SIZE)
+    for number in range(ROUNDS):
+        frame = numbered(number, SMALLEST + 29 * number)
+        await drv.send(frame)
+        await leaves(t, frame)
+    await flush(t, drv)
+
+
+@case("VIO-SPL-12", "VIO-SPL-11", wire=True)
+async def used_length_is_header_and_frame(t: Trial) -> None:
+    """used.len of receive buffers is the header's size and the frame's, over rounds of the ring."""
+    drv = await t.negotiate(queue_size=SIZE)
+    for number in range(ROUNDS):
+        size = SMALLEST + 37 * number % (LARGEST - SMALLEST)
+        seen = await arrives(t, drv, numbered(number, size))
+        t.equal(sum(seen.buffers), header_size(drv.features) + size, "used.len")
+
+
+@case("VIO-SPL-11", wire=True)
+async def chains_published_together_are_all_served(t: Trial) -> None:
+    """Chains that become visible by one move of avail.idx are sent, each once and in order."""
+    drv = await t.negotiate()
+    queue = drv.transmitqs[0]
+    frames = [numbered(number, SMALLEST + number) for number in range(SIZE)]
+    for frame in frames:
+        queue.ring.add(scatter(drv, head_of(drv) + frame, ()), frame)
+    queue.publish()
+    for frame in frames:
+        await leaves(t, frame)
+    await flush(t, drv)
+
+
+@case("VIO-SPL-11", "VIO-SPL-07", wire=True)
+async def indexes_wrap(t: Trial) -> None:
+    """Frames cross while the indexes of the rings go from 65535 to 0."""
+    await _wrap(t, NO_FEATURES)
+
+
+@case("VIO-SPL-11", "VIO-SPL-09", needs=Feature.EVENT_IDX, wire=True)
+async def indexes_wrap_with_event_idx(t: Trial) -> None:
+    """With EVENT_IDX frames cross while indexes and events go from 65535 to 0."""
+    await _wrap(t, Feature.EVENT_IDX)
+
+
+async def _wrap(t: Trial, features: Feature) -> None:
+    drv = await t.negotiate(features, queue_size=SIZE, ring_start=NEAR_WRAP)
+    for number in range(SIZE):
+        await crosses(t, drv, number)
+    await flush(t, drv)
+
+
+@case("VIO-FEAT-08", needs=Feature.IN_ORDER, wire=True)
+async def in_order_buffers_come_back_in_order(t: Trial) -> None:
+    """With IN_ORDER used buffers come in the order they were made available, either way."""
+    drv = await t.negotiate(Feature.IN_ORDER, queue_size=SIZE)
+    for number in range(ROUNDS):
+        await crosses(t, drv, number, SMALLEST + 31 * number)
+    await flush(t, drv)
+
+
+# --- what is the driver's alone -----------------------------------------------------------
+
+
+@case("VIO-SPL-03", wire=True)
+async def what_is_to_be_read_is_not_written(t: Trial) -> None:
+    """Descriptor table, avail ring and transmit buffers are as before when a frame was sent."""
+    drv = await t.negotiate()
+    queue = drv.transmitqs[0]
+    message = head_of(drv) + numbered(1, 200)
+    pieces = scatter(drv, message, (5, 30))
+    queue.ring.add(pieces, message)
+    queue.publish()
+    before = _drivers_own(drv, queue.ring)
+    await leaves(t, numbered(1, 200))
+    await until(t, queue.ring.ready, "used element")
+    t.equal(collect(drv, pieces, len(message)), message, "the transmit buffer afterwards")
+    t.check(_drivers_own(drv, queue.ring) == before, "the descriptor table or avail ring changed")
+
+
+@case("VIO-SPL-03", wire=True)
+async def descriptors_of_receive_buffers_are_not_written(t: Trial) -> None:
+    """The receiveq's descriptor table and avail ring are as before when a frame was received."""
+    drv = await t.negotiate()
+    queue = drv.receiveqs[0]
+    Calls(t, queue)  # from here on the driver touches the ring when it is told to
+    before = _drivers_own(drv, queue.ring)
+    await t.inject(numbered(1))
+    await until(t, queue.ring.ready, "used element")
+    t.check(_drivers_own(drv, queue.ring) == before, "the descriptor table or avail ring changed")
+
+
+def _drivers_own(drv: Driver, ring: SplitRing) -> bytes:
+    table = drv.memory.read(ring.desc_table, desc_table_size(ring.size))
+    return table + drv.memory.read(ring.avail_ring, avail_ring_size(ring.size))
+
+
+# --- how buffers are cut ------------------------------------------------------------------
+
+
+@case("VIO-SPL-01", wire=True)
+async def transmit_chains_may_be_cut_anywhere(t: Trial) -> None:
+    """Header and frame are found in pieces cut before, in and behind the header."""
+    drv = await t.negotiate()
+    await _send_cut(t, drv, list(cuts_of(header_size(drv.features))))
+
+
+@case("VIO-SPL-01", "VIO-SPL-06", needs=Feature.INDIRECT_DESC, wire=True)
+async def indirect_transmit_chains_may_be_cut_anywhere(t: Trial) -> None:
+    """The same pieces, in an indirect table."""
+    drv = await t.negotiate(Feature.INDIRECT_DESC)
+    await _send_cut(t, drv, list(cuts_of(header_size(drv.features))))
+
+
+async def _send_cut(t: Trial, drv: Driver, ways: Sequence[tuple[int, ...]]) -> None:
+    queue = drv.transmitqs[0]
+    for number, cuts in enumerate(ways):
+        frame = numbered(number, 300)
+        queue.ring.add(scatter(drv, head_of(drv) + frame, cuts), frame)
+        queue.publish()
+        await leaves(t, frame, f"the frame sent in pieces of {cuts} bytes and the rest")
+    await flush(t, drv)
+
+
+@case("VIO-SPL-01", wire=True)
+async def a_transmit_header_may_lie_in_single_bytes(t: Trial) -> None:
+    """Every byte of the header, and of the addresses behind it, in a descriptor of its own."""
+    drv = await t.negotiate()
+    await _send_cut(t, drv, [(1,) * (header_size(drv.features) + 12)])
+
+
+@case("VIO-SPL-01", wire=True)
+async def receive_buffers_may_be_cut_anywhere(t: Trial) -> None:
+    """Header and frame are written into pieces cut before, in and behind the header."""
+    drv = await t.negotiate(rx_buffers=0)
+    await _receive_cut(t, drv, list(cuts_of(header_size(drv.features))))
+
+
+@case("VIO-SPL-01", "VIO-SPL-06", needs=Feature.INDIRECT_DESC, wire=True)
+async def indirect_receive_buffers_may_be_cut_anywhere(t: Trial) -> None:
+    """The same pieces, in an indirect table."""
+    drv = await t.negotiate(Feature.INDIRECT_DESC, rx_buffers=0)
+    await _receive_cut(t, drv, list(cuts_of(header_size(drv.features))))
+
+
+@case("VIO-SPL-01", wire=True)
+async def a_received_header_may_go_into_single_bytes(t: Trial) -> None:
+    """Every byte of the header, and of the addresses behind it, in a descriptor of its own."""
+    drv = await t.negotiate(rx_buffers=0)
+    await _receive_cut(t, drv, [(1,) * (header_size(drv.features) + 12)])
+
+
+async def _receive_cut(t: Trial, drv: Driver, ways: Sequence[tuple[int, ...]]) -> None:
+    for cuts in ways:
+        drv.add_receive_buffer(0, scatter(drv, bytes(2048), cuts, writable=True))
+    for number, cuts in enumerate(ways):
+        what = f"the frame received in pieces of {cuts} bytes and the rest"
+        await arrives(t, drv, numbered(number, 300), what)
+
+
+@case("VIO-SPL-02", "VIO-SPL-01", wire=True, level="MAY")
+async def long_transmit_chains_are_taken(t: Trial) -> None:
+    """A frame in 19 pieces is sent, as drivers of today send them."""
+    drv = await t.negotiate()
+    await _send_cut(t, drv, [(12, *[40] * 17)])
+
+
+# --- indirect tables ----------------------------------------------------------------------
+
+
+async def _send_forged(
+    t: Trial, drv: Driver, forge: Callable[[Forger, list[Buffer], object], object]
+) -> None:
+    """Send a frame in a chain of somebody else's making, then an ordinary one."""
+    queue = drv.transmitqs[0]
+    frame = numbered(1, 300)
+    forge(Forger(queue.ring), scatter(drv, head_of(drv) + frame, (7, 40)), frame)
+    queue.publish()
+    await leaves(t, frame)
+    await flush(t, drv)
+    await drv.send(numbered(2))
+    await leaves(t, numbered(2), "the frame after it")
+
+
+@case("VIO-SPL-05", needs=Feature.INDIRECT_DESC, wire=True)
+async def the_write_flag_of_an_indirect_table_is_ignored(t: Trial) -> None:
+    """WRITE on the descriptor that leads to an indirect table changes nothing."""
+    drv = await t.negotiate(Feature.INDIRECT_DESC)
+    await _send_forged(
+        t, drv, lambda forger, pieces, token: forger.indirect_write_flag(pieces, token)
+    )
+
+
+@case("VIO-SPL-06", needs=Feature.INDIRECT_DESC, wire=True)
+async def descriptors_may_precede_an_indirect_table(t: Trial) -> None:
+    """A chain of ordinary descriptors may end in one that leads to an indirect table."""
+    drv = await t.negotiate(Feature.INDIRECT_DESC)
+    queue = drv.transmitqs[0]
+    for prefix in (1, 2):
+        frame = numbered(prefix, 300)
+        pieces = scatter(drv, head_of(drv) + frame, (7, 40))
+        queue.ring.add(pieces, frame, indirect=True, direct_prefix=prefix)
+        queue.publish()
+        await leaves(t, frame, f"the frame with {prefix} descriptors before the table")
+    await flush(t, drv)
+
+
+@case("VIO-SPL-06", needs=Feature.INDIRECT_DESC, wire=True)
+async def an_indirect_table_may_lie_anywhere(t: Trial) -> None:
+    """A table at an odd address is read like any other."""
+    drv = await t.negotiate(Feature.INDIRECT_DESC)
+    await _send_forged(
+        t, drv, lambda forger, pieces, token: forger.indirect_odd_address(pieces, token)
+    )
+
+
+@case("VIO-SPL-06", needs=Feature.INDIRECT_DESC, wire=True)
+async def entries_of_an_indirect_table_are_chained_by_next(t: Trial) -> None:
+    """The chain in a table goes by ``next``, not by place."""
+    drv = await t.negotiate(Feature.INDIRECT_DESC)
+    await _send_forged(
+        t, drv, lambda forger, pieces, token: forger.indirect_in_order(pieces, (0, 2, 1), token)
+    )
+
+
+# --- notifications ------------------------------------------------------------------------
+
+
+@case("VIO-SPL-07", wire=True)
+async def interrupts_come_where_the_flag_is_0(t: Trial) -> None:
+    """Without EVENT_IDX a received frame brings an interrupt, whatever used_event says."""
+    drv = await t.negotiate()
+    queue = drv.receiveqs[0]
+    Forger(queue.ring).set_used_event(NEAR_WRAP)
+    calls = Calls(t, queue)
+    for number in range(FEW):
+        await t.inject(numbered(number))
+        seen = await calls.frame(drv, "avail.flags is 0 and a frame came")
+        t.equal(seen.data, numbered(number), "the frame received")
+
+
+@case("VIO-SPL-09", needs=Feature.EVENT_IDX, wire=True)
+async def interrupts_come_where_used_event_is_passed(t: Trial) -> None:
+    """With EVENT_IDX a frame past used_event brings an interrupt, whatever avail.flags says."""
+    drv = await t.negotiate(Feature.EVENT_IDX)
+    queue = drv.receiveqs[0]
+    Forger(queue.ring).set_avail_flags(1)
+    calls = Calls(t, queue)
+    for number in range(FEW):
+        await t.inject(numbered(number))
+        seen = await calls.frame(drv, "used_event was passed")
+        t.equal(seen.data, numbered(number), "the frame received")
+
+
+@case("VIO-SPL-08", wire=True)
+async def no_interrupts_come_where_the_flag_is_1(t: Trial) -> None:
+    """Without EVENT_IDX frames sent while avail.flags is 1 bring no interrupts."""
+    drv = await t.negotiate()
+    await _quiet(t, drv, later=0)
+
+
+@case("VIO-SPL-10", needs=Feature.EVENT_IDX, wire=True)
+async def no_interrupts_come_before_used_event(t: Trial) -> None:
+    """With EVENT_IDX frames sent before used_event is reached bring no interrupts."""
+    drv = await t.negotiate(Feature.EVENT_IDX)
+    await _quiet(t, drv, later=FEW)
+
+
+async def _quiet(t: Trial, drv: Driver, later: int) -> None:
+    """Send some frames in silence and one that asks for an interrupt; count the signals.
+
+    Two are in order: a device that gave back the last silent frame may still be about to look
+    whether to signal when silence ends.
+    """
+    queue, ring = drv.transmitqs[0], drv.transmitqs[0].ring
+    calls = Calls(t, queue)
+    await flush(t, drv)
+    ring.arm()
+    await _send_one(t, drv, FEW + 1)
+    await calls.come("the first frame asked for one")
+    ring.poll()
+    ring.arm(later) if later else ring.disarm()
+    calls.taken()
+    for number in range(FEW):
+        await _send_one(t, drv, number)
+        await until(t, lambda: ring.ready() == number + 1, "used element")  # noqa: B023
+    if not later:
+        ring.arm(FEW)
+    await _send_one(t, drv, FEW)
+    signals = await calls.come("the last frame asked for one")
+    t.check(signals <= 2, f"{signals} interrupts for {FEW + 1} frames, of which the last asked")
+
+
+async def _send_one(t: Trial, drv: Driver, number: int) -> None:
+    frame = numbered(number)
+    queue = drv.transmitqs[0]
+    queue.ring.add(scatter(drv, head_of(drv) + frame, ()), frame)
+    queue.publish()
+    await leaves(t, frame)
+
+
+@case("VIO-SPL-13", wire=True)
+async def used_flags_are_0_or_1(t: Trial) -> None:
+    """Without EVENT_IDX used.flags is never anything but 0 or 1."""
+    drv = await t.negotiate()
+    await _watch_flags(t, drv, {0, 1})
+
+
+@case("VIO-SPL-14", needs=Feature.EVENT_IDX, wire=True)
+async def used_flags_are_0_with_event_idx(t: Trial) -> None:
+    """With EVENT_IDX used.flags stays 0."""
+    drv = await t.negotiate(Feature.EVENT_IDX)
+    await _watch_flags(t, drv, {0})
+
+
+async def _watch_flags(t: Trial, drv: Driver, allowed: set[int]) -> None:
+    words = [drv.memory.words(queue.ring.used_ring, 1) for queue in drv.queues]
+    for number in range(FEW):
+        await crosses(t, drv, number)
+        seen = {word[0] for word in words}
+        t.check(seen <= allowed, f"used.flags of the queues: {sorted(seen)}")
+
+
+@case("VIO-SPL-14", "VIO-SPL-13", wire=True)
+async def a_kick_that_was_asked_for_is_enough(t: Trial) -> None:
+    """Frames after pauses are sent although the driver kicks only when it is asked to."""
+    drv = await t.negotiate(t.offered & Feature.EVENT_IDX)
+    queue = drv.transmitqs[0]
+    for first, second in pairwise(range(FEW)):
+        await _send_one(t, drv, first)
+        await until(t, queue.ring.ready, "used element")
+        await _send_one(t, drv, second)
+        await flush(t, drv)
+
+
+@case("VIO-SPL-15", wire=True)
+async def kicks_for_nothing_are_survived(t: Trial) -> None:
+    """Kicks of every queue with nothing new in it change nothing."""
+    drv = await t.negotiate(t.offered & Feature.CTRL_VQ)
+    for number in range(FEW):
+        for queue in drv.queues:
+            queue.kick()
+        await crosses(t, drv, number)
+    await flush(t, drv)
