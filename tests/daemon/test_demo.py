@@ -100,11 +100,16 @@ def test_text_shows_a_bar_per_queue_and_the_totals() -> None:
     assert lines[-1].endswith("0 mismatches")
 
 
-def test_plot_writes_a_picture(tmp_path: Path) -> None:
-    picture = tmp_path / "queues.png"
+def test_plot_draws_every_flow_against_every_queue(tmp_path: Path) -> None:
+    picture = tmp_path / "queues.svg"
 
-    assert demo("--plot", str(picture)).returncode == 0
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    done = demo("--json", "--plot", str(picture))
+    assert done.returncode == 0, done.stderr
+    result = report(done)
+    text = picture.read_text()
+    busiest = max(result["queues"]) * 4 / result["frames"]
+    assert f"busiest queue {busiest:.2f} times the average" in text
+    assert f"pyvnet demo over a {result['host_port']}" in text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from pyvnet.daemon.demo import Judge, Result
+from pyvnet.daemon.spread import Spread
 from pyvnet.driver.receive import Frame
 from pyvnet.reference import classify, steer
 from pyvnet.spec.net_hdr import NetHdr
@@ -28,7 +29,7 @@ STEERED = frame(QUEUE, HASHED.value, HASHED.report)
 
 @pytest.fixture
 def result() -> Result:
-    return Result("pair", "software", queues=[0, 0])
+    return Result("pair", "software", Spread((0, 1), 2, by_flow=True), queues=[0, 0])
 
 
 @pytest.fixture

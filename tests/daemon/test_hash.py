@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -191,11 +192,36 @@ def test_suggestion(tmp_path: Path) -> None:
     assert [row["queue"] for row in after].count(1) == 6
 
 
-@pytest.mark.parametrize("options", [(), ("--suggest",)])
-def test_plot(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_plot_as_png(tmp_path: Path) -> None:
     plot = tmp_path / "queues.png"
-    pyvnet_hash("--plot", str(plot), *options, TCP4.hex(), ARP.hex())
+    pyvnet_hash("--plot", str(plot), TCP4.hex(), ARP.hex())
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_names_flows_and_says_how_uneven_the_queues_are(tmp_path: Path) -> None:
+    busy = pcap(tmp_path / "busy.pcap", *[VECTOR_FRAMES[0]] * 6, *[VECTOR_FRAMES[3]] * 2, ARP)
+    plot = tmp_path / "queues.svg"
+    pyvnet_hash("--table", "0,1,1,0", "--plot", str(plot), busy)
+    text = plot.read_text()
+    for said in (
+        "busiest queue 2.00 times the average",
+        "3 flows",
+        "TCPv4 66.9.149.187:2794 &gt; 161.142.100.80:1766",
+        "no hash",
+    ):
+        assert said in text
+    again = tmp_path / "again.svg"
+    pyvnet_hash("--table", "0,1,1,0", "--plot", str(again), busy)
+    assert again.read_bytes() == plot.read_bytes()
+
+
+def test_plot_shows_the_suggestion_beside_what_is(tmp_path: Path) -> None:
+    busy = pcap(tmp_path / "busy.pcap", *[VECTOR_FRAMES[0]] * 6, *[VECTOR_FRAMES[3]] * 2, ARP)
+    plot = tmp_path / "queues.svg"
+    pyvnet_hash("--suggest", "--table", "0,1,1,0", "--plot", str(plot), busy)
+    text = plot.read_text()
+    for said in ("now", "busiest queue 2.00 times", "suggested", "busiest queue 1.33 times"):
+        assert said in text
 
 
 def test_plot_without_matplotlib(tmp_path: Path) -> None:
@@ -270,6 +296,68 @@ def test_frames_before_the_damage_are_reported(tmp_path: Path, options: tuple[st
         assert [row["type"] for row in json.loads(result.stdout)] == ["TCPv4", None]
     else:
         assert "2 frames, 1 without a hash" in result.stdout
+
+
+def test_frames_before_the_damage_are_drawn_and_a_table_for_them_suggested(tmp_path: Path) -> None:
+    path = pcap(tmp_path / "cut.pcap", *VECTOR_FRAMES)
+    Path(path).write_bytes(Path(path).read_bytes()[:-1])
+    plot = tmp_path / "queues.svg"
+    result = pyvnet_hash("--suggest", "--plot", str(plot), path, status=1)
+    assert "the file is cut short" in result.stderr
+    assert f"{len(VECTOR_FRAMES) - 1} flows" in plot.read_text()
+    assert "suggested indirection table" in result.stdout
+
+
+def test_frames_before_one_of_another_link_type_are_reported(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.pcapng"
+    ethernet, cooked = files.interface(), files.interface(linktype=113)
+    path.write_bytes(
+        files.section()
+        + (ethernet + cooked)
+        + files.enhanced(TCP4)
+        + files.enhanced(TCP4, number=1)
+        + files.enhanced(ARP)
+    )
+    result = pyvnet_hash("--json", str(path), status=1)
+    assert "link type 113 (Linux cooked)" in result.stderr
+    assert [row["type"] for row in json.loads(result.stdout)] == ["TCPv4"]
+
+
+# A process begins with what its parent had resident, so a small one measures.
+PEAK: Final = """\
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--json", "--suggest", "--plot", "x.svg")])
+def test_a_huge_capture_takes_no_more_memory_than_a_small_one(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """One frame, and 30 000 of as many flows: the most that was ever resident, in KiB."""
+    # A sanitizer keeps freed memory for a while.
+    plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    plain.pop("PYVNET_NATIVE", None)
+    most = []
+    for frames in (1, 30_000):
+        path = tmp_path / f"{frames}.pcap"
+        head, tail = TCP4[:34], TCP4[38:]
+        flows = (head + struct.pack(">HH", 1024 + flow, 443) + tail for flow in range(frames))
+        pcap(path, *flows)
+        command = [sys.executable, "-m", "pyvnet", "hash", *options, str(path)]
+        most.append(
+            int(
+                subprocess.run(
+                    [sys.executable, "-c", PEAK, *command],
+                    capture_output=True,
+                    check=True,
+                    env=plain,
+                    cwd=tmp_path,
+                ).stdout
+            )
+        )
+    assert most[1] - most[0] < 8 << 10
 
 
 def test_note_on_frames_cut_when_captured(tmp_path: Path) -> None:

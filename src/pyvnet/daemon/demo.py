@@ -14,8 +14,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pyvnet.daemon.hash_rows import describe
+from pyvnet.daemon.spread import Spread
 from pyvnet.errors import HostError
 from pyvnet.netdev import Pair, Tap, rtnl
 from pyvnet.netdev.flows import start_flows
@@ -138,6 +141,7 @@ class Result:
 
     host_port: str
     steering: str
+    spread: Spread
     reason: str | None = None
     steering_reason: str | None = None  # why it is software and nothing better
     flows: int = 0
@@ -222,6 +226,8 @@ class Judge:
         self._result.frames += 1
         self._result.queues[frame.queue] += 1
         self._result.reports[REPORT_NAMES[frame.hash_report] or "none"] += 1
+        name = partial(describe, frame.data, frame.hash_report)
+        self._result.spread.count(frame.hash_report, frame.hash_value, frame.queue, name)
 
     def take(self, frame: Frame) -> None:
         """Count a frame, and whether device and reference agree on it."""
@@ -290,6 +296,7 @@ async def run(
         result = Result(
             netdev.kind,
             device.steering_owner,
+            Spread(range(queues), MAX_TABLE_LENGTH, by_flow=True),
             reason,
             _why_software(device, steering),
             flows,

@@ -52,7 +52,7 @@ class Row:
         name = REPORT_NAMES[self.report] or "-"
         value = "-" if self.entry is None else f"0x{self.hash_value:08x}"
         entry = "-" if self.entry is None else str(self.entry)
-        flow = _describe(parse(frame), self.report)
+        flow = describe(frame, self.report)
         return (
             f"{self.index:>7}  {name:<6}  {self.report:>6}  {value:<10}"
             f"  {entry:>5}  {self.queue:>5}  {flow}"
@@ -101,8 +101,9 @@ def is_cut_in_headers(frame: CapturedFrame) -> bool:
     return len(frame.data) < frame.original_length and "short" in parse(frame.data).why
 
 
-def _describe(flow: Flow, report: int) -> str:
+def describe(frame: bytes, report: int) -> str:
     """Source and destination as hashed, and what kept the frame from a better type."""
+    flow = parse(frame)
     if flow.l3 == 0:
         return flow.why
     source, destination = flow.saddr, flow.daddr

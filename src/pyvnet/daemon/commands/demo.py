@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pyvnet.daemon.demo import Result
 from pyvnet.daemon.demo import run as run_demo
 from pyvnet.daemon.options import STEERING
-from pyvnet.daemon.plot import plot_queues, require_matplotlib
+from pyvnet.daemon.plot import plot_spread, require_matplotlib
 from pyvnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def add_parser(subparsers: _SubParsersAction[Any]) -> None:
         action="store_true",
         help="flip one key bit in the reference, to see the check fail",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the chart to FILE")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw flows against queues to FILE"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         run_demo(args.queues, args.flows, steering=args.steering, break_key=args.break_key)
     )
     if args.plot:
-        plot_queues(args.plot, {"frames": dict(enumerate(result.queues))})
+        plot_spread(args.plot, [result.spread.panel(f"pyvnet demo over a {result.host_port}")])
     if args.json:
         print(json.dumps(result.as_json(), indent=2))
     else:

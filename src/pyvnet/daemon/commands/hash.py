@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from dataclasses import dataclass, field
+import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pyvnet.capture import CapturedFrame, CaptureError
 from pyvnet.daemon.balance import Suggestion, suggest_table
@@ -29,8 +29,9 @@ from pyvnet.daemon.hash_arguments import (
     round_robin,
     table_argument,
 )
-from pyvnet.daemon.hash_rows import Row, is_cut_in_headers, note, rows
-from pyvnet.daemon.plot import plot_queues, require_matplotlib
+from pyvnet.daemon.hash_rows import Row, describe, is_cut_in_headers, note, rows
+from pyvnet.daemon.plot import plot_spread, require_matplotlib
+from pyvnet.daemon.spread import Spread
 from pyvnet.spec.rss import (
     ALL_HASH_TYPES,
     MAX_KEY_SIZE,
@@ -40,9 +41,6 @@ from pyvnet.spec.rss import (
     key_bytes_needed,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 DEFAULT_QUEUES: Final = 4
 
 _EPILOG: Final = """\
@@ -51,24 +49,6 @@ examples:
   pyvnet hash --types ipv4,tcpv4 --queues 8 --suggest traffic.pcap
   pyvnet hash --json "ff ff ff ff ff ff 02 00 00 00 00 01 08 00 45 00 ..."
 """
-
-
-@dataclass(slots=True)
-class _Totals:
-    """What the frames add up to."""
-
-    queues: Counter[int]
-    entries: Counter[int] = field(default_factory=Counter)
-    unclassified: int = 0
-    cut_short: int = 0
-
-    def count(self, frame: CapturedFrame, row: Row) -> None:
-        self.cut_short += is_cut_in_headers(frame)
-        self.queues[row.queue] += 1
-        if row.entry is None:
-            self.unclassified += 1
-        else:
-            self.entries[row.entry] += 1
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -125,7 +105,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="Q",
         help="queue of frames without a hash (default: 0)",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw frames per queue to FILE")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw flows against queues to FILE"
+    )
     parser.add_argument(
         "--suggest",
         action="store_true",
@@ -135,7 +117,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Report on every frame; returns the exit status.
+    """Report on every frame as it is read; returns the exit status.
 
     Raises CaptureError for a file that cannot be read to its end, after the
     report on the frames before that point; HostError when the plot cannot be
@@ -144,70 +126,85 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         require_matplotlib()
     table: tuple[int, ...] = args.table or round_robin(args.queues or DEFAULT_QUEUES)
-    totals = _Totals(Counter(dict.fromkeys(table, 0)))  # queues without frames are shown too
-    documents: list[dict[str, object]] = []
+    spread = Spread(table, len(table), by_flow=args.plot is not None)
+    cut_short = 0
     failure: CaptureError | None = None
+    report = _Json(suggests=args.suggest) if args.json else _Text()
     try:
         for frame, row in rows(args, table):
-            totals.count(frame, row)
-            if args.json:
-                documents.append(row.as_json())
-            else:
-                print(row.as_text(frame.data))
+            cut_short += is_cut_in_headers(frame)
+            spread.count(
+                row.report, row.hash_value, row.queue, partial(describe, frame.data, row.report)
+            )
+            report.row(frame, row)
     except CaptureError as error:
         failure = error
-    suggestion = _suggestion(table, totals, args.unclassified) if args.suggest else None
-    if args.json:
-        _print_json(documents, suggestion)
-    else:
-        _print_summary(totals, suggestion)
-    _print_notes(args, totals)
+    suggestion = _suggestion(table, spread, args.unclassified) if args.suggest else None
+    report.end(spread, suggestion)
+    _print_notes(args, cut_short)
+    if args.plot:
+        _plot(args.plot, spread, suggestion)
     if failure is not None:
         raise failure
-    if args.plot:
-        _plot(args.plot, totals, suggestion)
     return 0
 
 
-def _suggestion(table: tuple[int, ...], totals: _Totals, unclassified: int) -> Suggestion:
-    loads = [totals.entries[entry] for entry in range(len(table))]
-    return suggest_table(table, loads, {unclassified: totals.unclassified})
+def _suggestion(table: tuple[int, ...], spread: Spread, unclassified: int) -> Suggestion:
+    return suggest_table(table, spread.entries, {unclassified: spread.unclassified})
 
 
-# Output.
+# Output.  Row by row: a capture may be larger than memory.
 
 
-def _print_json(documents: list[dict[str, object]], suggestion: Suggestion | None) -> None:
-    if suggestion is None:
-        print(json.dumps(documents))
-        return
-    print(json.dumps({"frames": documents, "suggestion": suggestion.as_json()}))
+class _Json:
+    """One document: the list of frames, or with a suggestion an object of both."""
+
+    def __init__(self, *, suggests: bool) -> None:
+        self._between = ""
+        sys.stdout.write('{"frames": [' if suggests else "[")
+
+    def row(self, _: CapturedFrame, row: Row) -> None:
+        sys.stdout.write(self._between + json.dumps(row.as_json()))
+        self._between = ", "
+
+    def end(self, _: Spread, suggestion: Suggestion | None) -> None:
+        if suggestion is None:
+            print("]")
+        else:
+            print(f'], "suggestion": {json.dumps(suggestion.as_json())}}}')
 
 
-def _print_summary(totals: _Totals, suggestion: Suggestion | None) -> None:
-    frames = totals.queues.total()
-    print(f"\n{frames} frames, {totals.unclassified} without a hash")
-    for queue, count in sorted(totals.queues.items()):
-        print(f"queue {queue:>3}  {count:>9}  {count / max(frames, 1):>6.1%}")
-    if suggestion is not None:
-        print(f"\n{suggestion.as_text()}")
+class _Text:
+    """A table and its sums."""
+
+    def row(self, frame: CapturedFrame, row: Row) -> None:
+        print(row.as_text(frame.data))
+
+    def end(self, spread: Spread, suggestion: Suggestion | None) -> None:
+        frames = spread.queues.total()
+        print(f"\n{frames} frames, {spread.unclassified} without a hash")
+        for queue, count in sorted(spread.queues.items()):
+            print(f"queue {queue:>3}  {count:>9}  {count / max(frames, 1):>6.1%}")
+        if suggestion is not None:
+            print(f"\n{suggestion.as_text()}")
 
 
-def _print_notes(args: argparse.Namespace, totals: _Totals) -> None:
+def _print_notes(args: argparse.Namespace, cut_short: int) -> None:
     """What a careful reader should know; on stderr, so that JSON stays one document."""
     needed = key_bytes_needed(args.types)
     if len(args.key) < needed:
         note(f"key of {len(args.key)} bytes was extended with zeros to {needed}")
-    if totals.cut_short:
+    if cut_short:
         note(
-            f"{totals.cut_short} frames were cut inside their headers when captured, so a device"
+            f"{cut_short} frames were cut inside their headers when captured, so a device"
             " may have hashed them otherwise; capture with a snapshot length of 0"
         )
 
 
-def _plot(path: Path, totals: _Totals, suggestion: Suggestion | None) -> None:
-    """Draw frames per queue, and beside them what the suggestion gives."""
-    series: dict[str, Mapping[int, int]] = {"frames": totals.queues}
+def _plot(path: Path, spread: Spread, suggestion: Suggestion | None) -> None:
+    """Draw flows against queues, and beside it what the suggestion makes of them."""
+    panels = [spread.panel("now" if suggestion else "flows and their queues")]
     if suggestion is not None:
-        series = {"now": suggestion.before, "suggested": suggestion.after}
-    plot_queues(path, series)
+        after = {**spread.queues, **suggestion.after}
+        panels.append(spread.panel_under("suggested", suggestion.indirection_table, after))
+    plot_spread(path, panels)
