@@ -72,16 +72,16 @@ async def _passes(
     return False
 
 
-async def _received(driver: Driver, within: float) -> bytes:
-    """What the driver receives next; a frame that breaks a rule is a frame as well."""
-    while True:
+async def _heard(driver: Driver, send: Callable[[bytes], Awaitable[None]]) -> None:
+    """Probe the way to a driver; one that is given what breaks a rule has heard enough."""
+
+    async def received(within: float) -> bytes:
+        return (await driver.receive(within)).data
+
+    # Without receive buffers it has chosen to be deaf.
+    if any(queue.ring.outstanding for queue in driver.receiveqs):
         with contextlib.suppress(DeviceViolation):
-            return (await driver.receive(within)).data
-
-
-def _hears(driver: Driver) -> bool:
-    """Whether there are receive buffers; one without them has chosen to be deaf."""
-    return any(queue.ring.outstanding for queue in driver.receiveqs)
+            await _passes(send, received)
 
 
 class _Probed:
@@ -110,8 +110,7 @@ class _Probed:
         async def on_the_wire(within: float) -> bytes:
             return (await self._next(within)).data
 
-        if _hears(driver):
-            await _passes(self.send, lambda within: _received(driver, within))
+        await _heard(driver, self.send)
         await _passes(driver.send, on_the_wire)
 
     def _check(self, queue: int, header: bytes | None) -> None:
@@ -233,8 +232,7 @@ class ReflectWire(_Probed):
         """Send and receive through this driver from now on; probed once, for both ways."""
         self._driver = driver
         self.queues = driver.pairs
-        if _hears(driver):
-            await _passes(driver.send, lambda within: _received(driver, within))
+        await _heard(driver, driver.send)
 
     async def send(self, frame: bytes, header: bytes | None = None, queue: int = 0) -> None:
         """Have the driver send it."""
