@@ -115,20 +115,27 @@ REQUIREMENTS: Final[dict[Feature, tuple[Feature, ...]]] = {
 }
 
 
+# The same in plain numbers: asked for at every change of policy.
+_ROWS: Final = tuple(
+    (int(bit), tuple(int(group) for group in groups)) for bit, groups in REQUIREMENTS.items()
+)
+
+
 def missing_dependencies(features: Feature) -> dict[Feature, Feature]:
     """Return for each bit of ``features`` the bits it lacks, empty if consistent.
 
     A group of alternatives of which none is present is reported whole.
     """
+    present = int(features)
     missing: dict[Feature, Feature] = {}
-    for bit, groups in REQUIREMENTS.items():
-        if features & bit:
-            lacking = NO_FEATURES
+    for bit, groups in _ROWS:
+        if present & bit:
+            lacking = 0
             for group in groups:
-                if not features & group:
+                if not present & group:
                     lacking |= group
             if lacking:
-                missing[bit] = lacking
+                missing[Feature(bit)] = Feature(lacking)
     return missing
 
 

@@ -38,9 +38,11 @@ _STEERED: Final = Feature.RSS | Feature.HASH_REPORT
 
 
 async def steered(
-    t: Trial, features: Feature = _STEERED, *, pairs: int = PAIRS, **options: Any
+    t: Trial, features: Feature = _STEERED, *, pairs: int = 2, **options: Any
 ) -> Driver:
     """A driver with RSS and reports (or what is asked for), and at most so many pairs.
+
+    Two tell queues from one another; each more costs all who run the suite.
 
     What the case needs and the device does not offer ends it as not applicable.
     """
@@ -54,11 +56,11 @@ def types_of(drv: Driver) -> HashType:
     return HashType(drv.config.supported_hash_types) & ALL_HASH_TYPES
 
 
-def several(t: Trial, least: int = 2) -> int:
-    """Pairs at hand; without ``least`` of them there is nothing to look at."""
-    if t.pairs < least:
-        t.not_applicable(f"the device has {t.pairs} queue pairs, this takes {least}")
-    return min(t.pairs, PAIRS)
+async def several(t: Trial, features: Feature = _STEERED, *, pairs: int = 2) -> Driver:
+    """As `steered`, for what cannot be seen with one pair: that is not applicable then."""
+    if t.pairs < 2:
+        t.not_applicable("the device has one queue pair, this takes two")
+    return await steered(t, features, pairs=pairs)
 
 
 def spread(length: int, pairs: int) -> tuple[int, ...]:

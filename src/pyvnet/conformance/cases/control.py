@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyvnet.conformance.case import case
-from pyvnet.conformance.cases._commands import ALL, STATION, all_commands, consistent, stations
+from pyvnet.conformance.cases._commands import (
+    ALL,
+    STATION,
+    all_commands,
+    commands,
+    consistent,
+    stations,
+)
 from pyvnet.driver import Buffer, CtrlLayout
 from pyvnet.spec.ctrl import Ack, CtrlClass, MacCommand, MqCommand, RxCommand
 from pyvnet.spec.features import Feature
@@ -38,8 +45,8 @@ _ADDRESS = (Feature.MAC | Feature.CTRL_MAC_ADDR, CtrlClass.MAC, MacCommand.ADDR_
 @case("NET-CVQ-01", control=True)
 async def commands_are_acknowledged(t: Trial) -> None:
     """Each good command of each negotiated feature is answered OK in the first writable byte."""
-    drv, commands = await all_commands(t)
-    for command in commands:
+    drv, known = await all_commands(t)
+    for command in known:
         for room in (1, 64):
             answer = await drv.ctrl.exchange(command.request, room)
             t.equal(answer.ack, Ack.OK, f"ack of {command.name} with room for {room} bytes")
@@ -48,8 +55,8 @@ async def commands_are_acknowledged(t: Trial) -> None:
 @case("NET-CVQ-01", control=True)
 async def failures_are_answered_with_1(t: Trial) -> None:
     """A command that cannot be carried out is answered ERR in the first writable byte."""
-    drv, commands = await all_commands(t)
-    for ctrl_class in sorted({command.ctrl_class for command in commands}):
+    drv, known = await all_commands(t)
+    for ctrl_class in sorted({command.ctrl_class for command in known}):
         answer = await drv.ctrl.exchange(bytes([ctrl_class, 0xFF]), 8)
         t.equal(answer.ack, Ack.ERR, f"ack of command 255 of class {ctrl_class}")
 
@@ -57,9 +64,9 @@ async def failures_are_answered_with_1(t: Trial) -> None:
 @case("NET-CVQ-03", "VIO-SPL-01", control=True)
 async def commands_may_be_cut_anywhere(t: Trial) -> None:
     """Requests in any number of descriptors are read alike, and MAC_ADDR_SET wholly."""
-    drv, commands = await all_commands(t)
-    for name, layout in _LAYOUTS.items():
-        for command in commands:
+    drv, known = await all_commands(t)
+    for number, (name, layout) in enumerate(_LAYOUTS.items()):
+        for command in known[number % 3 :: 3]:
             ack = await drv.ctrl.raw(*command[:2], command.payload, layout=layout, check=False)
             t.equal(ack, Ack.OK, f"ack of {command.name} {name}")
     await _addresses_arrive(t, drv, _LAYOUTS)
@@ -69,8 +76,8 @@ async def commands_may_be_cut_anywhere(t: Trial) -> None:
 async def commands_may_be_indirect(t: Trial) -> None:
     """The same with indirect descriptors, also behind ordinary ones."""
     drv = await t.negotiate(consistent(t) | Feature.INDIRECT_DESC, pairs=1, rx_buffers=8)
-    for name, layout in _INDIRECT.items():
-        for command in [command for command in ALL if drv.features & command.feature]:
+    for number, (name, layout) in enumerate(_INDIRECT.items()):
+        for command in commands(drv)[number::3]:
             ack = await drv.ctrl.raw(*command[:2], command.payload, layout=layout, check=False)
             t.equal(ack, Ack.OK, f"ack of {command.name} {name}")
     await _addresses_arrive(t, drv, _INDIRECT)
@@ -132,26 +139,29 @@ async def unknown_commands_are_refused(t: Trial) -> None:
 
 @case("OUR-CVQ-04", control=True)
 async def commands_need_their_feature(t: Trial) -> None:
-    """A command whose feature was offered but not accepted is refused, and the others work on."""
-    features = {c.feature for c in ALL if consistent(t) & c.feature}
+    """A command whose feature was offered but not accepted is refused, the others are taken."""
+    features = sorted({command.feature for command in ALL if consistent(t) & command.feature})
     if not features:
         t.not_applicable("the device offers no feature that brings a command")
     drv = await t.negotiate(Feature.CTRL_VQ, pairs=1, rx_buffers=8)
-    for feature in sorted(features):
-        await drv.negotiate(consistent(t, feature) | Feature.CTRL_VQ, pairs=1, rx_buffers=8)
+    for left_out in (features[::2], features[1::2], features):
+        await drv.negotiate(consistent(t, *left_out) | Feature.CTRL_VQ, pairs=1, rx_buffers=8)
         for command in ALL:
+            if not command.feature & t.offered:
+                continue
             expected = Ack.OK if drv.features & command.feature else Ack.ERR
-            if expected is Ack.OK or command.feature == feature:
-                ack = await drv.ctrl.raw(*command[:2], command.payload, check=False)
-                t.equal(ack, expected, f"answer to {command.name} without {feature.name}")
+            ack = await drv.ctrl.raw(*command[:2], command.payload, check=False)
+            without = "" if expected is Ack.OK else f" without {command.feature.name}"
+            t.equal(ack, expected, f"answer to {command.name}{without}")
 
 
 @case("OUR-CVQ-06", "U-04", control=True)
 async def commands_cut_short_are_refused(t: Trial) -> None:
-    """Every cut of every command is answered ERR."""
-    drv, commands = await all_commands(t)
-    for command in commands:
-        for length in range(len(command.payload)):
+    """Commands cut short, in the first bytes of their data and before the last, are refused."""
+    drv, known = await all_commands(t)
+    for command in known:
+        size = len(command.payload)
+        for length in sorted({*range(min(size, 9)), *range(size - 1, 0, -11)}):
             ack = await drv.ctrl.raw(*command[:2], command.payload[:length], check=False)
             t.equal(ack, Ack.ERR, f"answer to {command.name} with {length} bytes of data")
 
@@ -171,8 +181,8 @@ async def a_short_address_changes_nothing(t: Trial) -> None:
 @case("U-06", control=True)
 async def bytes_behind_a_command_do_no_harm(t: Trial) -> None:
     """Surplus bytes, as drivers with padded structures send them, are tolerated."""
-    drv, commands = await all_commands(t)
-    for command in commands:
+    drv, known = await all_commands(t)
+    for command in known:
         for surplus in (1, 3, 64):
             payload = command.payload + b"\xff" * surplus
             ack = await drv.ctrl.raw(*command[:2], payload, check=False)
@@ -193,12 +203,12 @@ async def without_room_for_the_ack_nothing_happens(t: Trial) -> None:
 @case("OUR-CVQ-07", "U-05", control=True)
 async def half_a_header_is_given_back(t: Trial) -> None:
     """A request without class or command comes back with length 0, and the queue goes on."""
-    drv, commands = await all_commands(t)
+    drv, known = await all_commands(t)
     for request in (b"", b"\4"):
         for room in (1, 16):
             answer = await drv.ctrl.exchange(request, room)
             t.equal(answer.length, 0, f"length of the answer to {len(request)} bytes")
-    for command in commands[:1]:
+    for command in known[:1]:
         t.equal(await drv.ctrl.raw(*command[:2], command.payload), Ack.OK, "the next answer")
 
 

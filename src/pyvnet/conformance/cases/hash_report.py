@@ -172,7 +172,7 @@ async def reset_ends_reports(t: Trial) -> None:
     drv, types, key = await _reporting(t)
     await configure(drv, types, key)
     await deliver(t, drv, flows(4))
-    await drv.negotiate(drv.features, pairs=1)
+    await drv.negotiate(drv.features, pairs=1, rx_buffers=64)
     await t.started(drv)
     for frame in (await deliver(t, drv, flows(8))).values():
         t.equal(HashReport(frame.hash_report).name, "NONE", "hash_report after the reset")
@@ -278,8 +278,7 @@ async def hash_config_is_refused_while_rss_governs(t: Trial) -> None:
 @case("U-15", needs=Feature.HASH_REPORT | Feature.RSS | Feature.MQ, wire=True, control=True)
 async def reports_go_on_after_vq_pairs_set(t: Trial) -> None:
     """VQ_PAIRS_SET ends RSS, not the reports; HASH_CONFIG is then taken again."""
-    several(t)
-    drv = await steered(t, Feature.HASH_REPORT | Feature.RSS | Feature.MQ)
+    drv = await several(t, Feature.HASH_REPORT | Feature.RSS | Feature.MQ)
     config = rss(drv)
     await drv.ctrl.rss_config(config)
     await drv.ctrl.vq_pairs_set(1)

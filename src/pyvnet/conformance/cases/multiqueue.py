@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pyvnet.conformance.case import case
 from pyvnet.conformance.cases._frames import flow, flows
 from pyvnet.conformance.cases._steering import (
+    PAIRS,
     all_arrive_on,
     deliver,
     on_queues,
@@ -38,19 +39,18 @@ def _below(t: Trial, queues: list[int], pairs: int, what: str) -> None:
 @case("NET-MQ-02", needs=Feature.MQ, wire=True, control=True)
 async def receives_on_one_queue_before_any_command(t: Trial) -> None:
     """With MQ accepted and every pair set up, all flows come on receiveq 0."""
-    several(t)
-    drv = await steered(t, Feature.MQ)
+    drv = await several(t, Feature.MQ)
     await all_arrive_on(t, drv, 0, flows(_FLOWS), "frames before any command")
 
 
 @case("NET-MQ-02", "U-59", needs=Feature.MQ, wire=True, control=True)
 async def receives_on_one_queue_after_reset(t: Trial) -> None:
     """What VQ_PAIRS_SET said is forgotten at reset."""
-    pairs = several(t)
-    drv = await steered(t, Feature.MQ)
+    drv = await several(t, Feature.MQ)
+    pairs = drv.pairs
     await drv.ctrl.vq_pairs_set(pairs)
     await deliver(t, drv, flows(_FLOWS), ports=pairs)
-    await drv.negotiate(drv.features, pairs=pairs)
+    await drv.negotiate(drv.features, pairs=pairs, rx_buffers=64)
     await t.started(drv)
     await all_arrive_on(t, drv, 0, flows(_FLOWS), "frames after the reset")
 
@@ -58,8 +58,8 @@ async def receives_on_one_queue_after_reset(t: Trial) -> None:
 @case("NET-MQ-03", "NET-MQ-06", needs=Feature.MQ, wire=True, control=True)
 async def receives_on_the_pairs_set(t: Trial) -> None:
     """With each number of pairs, upwards and downwards, all frames come and none beyond it."""
-    most = several(t)
-    drv = await steered(t, Feature.MQ)
+    drv = await several(t, Feature.MQ, pairs=PAIRS)
+    most = drv.pairs
     for pairs in (*range(1, most + 1), *range(most - 1, 0, -1)):
         await drv.ctrl.vq_pairs_set(pairs)
         queues = await on_queues(t, drv, flows(_FLOWS), ports=pairs)
@@ -69,8 +69,8 @@ async def receives_on_the_pairs_set(t: Trial) -> None:
 @case("NET-MQ-03", needs=Feature.MQ, wire=True, control=True)
 async def flows_leave_the_queues_taken_away(t: Trial) -> None:
     """A flow that was sent on the last pair does not come there once the pair is off."""
-    most = several(t)
-    drv = await steered(t, Feature.MQ)
+    drv = await several(t, Feature.MQ)
+    most = drv.pairs
     await drv.ctrl.vq_pairs_set(most)
     for number in range(4):
         await drv.send(_there(number), queue=most - 1)
@@ -83,10 +83,10 @@ async def flows_leave_the_queues_taken_away(t: Trial) -> None:
 @case("NET-MQ-05", needs=Feature.MQ, wire=True, control=True)
 async def flows_come_back_where_they_were_sent(t: Trial) -> None:
     """In automatic mode a flow is received on the pair it was last sent on."""
-    most = several(t)
     if t.wire.names_queue:
         t.not_applicable("on this wire the sender chooses the queue, not the device")
-    drv = await steered(t, Feature.MQ)
+    drv = await several(t, Feature.MQ)
+    most = drv.pairs
     await drv.ctrl.vq_pairs_set(most)
     for number in range(2 * most):
         await drv.send(_there(number), queue=number % most)
@@ -108,8 +108,8 @@ def _back(number: int) -> bytes:
 @case("NET-MQ-01", "NET-MQ-04", needs=Feature.MQ | Feature.RSS, wire=True, control=True)
 async def the_last_command_decides(t: Trial) -> None:
     """VQ_PAIRS_SET ends RSS and RSS_CONFIG ends automatic steering, again and again."""
-    pairs = several(t)
-    drv = await steered(t, Feature.MQ | Feature.RSS)
+    drv = await several(t, Feature.MQ | Feature.RSS)
+    pairs = drv.pairs
     last = rss(drv, indirection_table=(pairs - 1,) * 2)
     for _ in range(3):
         await drv.ctrl.rss_config(last)
@@ -134,8 +134,8 @@ async def impossible_pairs_are_refused(t: Trial) -> None:
 @case("OUR-CVQ-06", "U-04", needs=Feature.MQ | Feature.RSS, wire=True, control=True)
 async def a_refused_number_of_pairs_leaves_rss(t: Trial) -> None:
     """VQ_PAIRS_SET that is answered ERR does not end RSS."""
-    pairs = several(t)
-    drv = await steered(t, Feature.MQ | Feature.RSS)
+    drv = await several(t, Feature.MQ | Feature.RSS)
+    pairs = drv.pairs
     await drv.ctrl.rss_config(rss(drv, indirection_table=(pairs - 1,) * 2))
     for payload in (b"", b"\1", pack_vq_pairs(0), pack_vq_pairs(0xFFFF)):
         ack = await drv.ctrl.raw(CtrlClass.MQ, MqCommand.VQ_PAIRS_SET, payload, check=False)
@@ -146,8 +146,8 @@ async def a_refused_number_of_pairs_leaves_rss(t: Trial) -> None:
 @case("U-16", "OUR-CVQ-04", needs=Feature.RSS, wire=True, control=True)
 async def pairs_are_not_set_without_mq(t: Trial) -> None:
     """With RSS and without MQ, VQ_PAIRS_SET is refused and RSS goes on."""
-    pairs = several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS)
+    pairs = drv.pairs
     await drv.ctrl.rss_config(rss(drv, indirection_table=(pairs - 1,) * 2))
     t.equal(await drv.ctrl.vq_pairs_set(1, check=False), Ack.ERR, "answer to VQ_PAIRS_SET")
     await all_arrive_on(t, drv, pairs - 1, flows(8), "frames after it was refused")
@@ -156,8 +156,8 @@ async def pairs_are_not_set_without_mq(t: Trial) -> None:
 @case("NET-MQ-10", "U-12", "U-60", needs=Feature.MQ, wire=True, control=True)
 async def every_pair_may_send(t: Trial) -> None:
     """Frames on transmitqs beyond the number of pairs set are sent or given back, none is stuck."""
-    pairs = several(t)
-    drv = await steered(t, Feature.MQ)
+    drv = await several(t, Feature.MQ)
+    pairs = drv.pairs
     await drv.ctrl.vq_pairs_set(1)
     for queue in range(pairs):
         await drv.send(_there(queue), queue=queue)
@@ -168,8 +168,8 @@ async def every_pair_may_send(t: Trial) -> None:
 @case("NET-MQ-07", needs=Feature.MQ, wire=True, control=True)
 async def a_stopped_queue_is_gone_around(t: Trial) -> None:
     """In automatic mode frames for a receiveq that is stopped come on another."""
-    pairs = several(t)
-    drv = await steered(t, Feature.MQ)
+    drv = await several(t, Feature.MQ)
+    pairs = drv.pairs
     await drv.ctrl.vq_pairs_set(pairs)
     stopped = drv.receiveqs[1]
     await drv.transport.stop_queue(stopped.index)
@@ -180,8 +180,8 @@ async def a_stopped_queue_is_gone_around(t: Trial) -> None:
 @case("NET-MQ-03", "OUR-CVQ-08", needs=Feature.MQ | Feature.RSS, wire=True, control=True)
 async def a_change_holds_from_the_answer_on(t: Trial) -> None:
     """The first frame sent after the answer is received by the new rule, each of many times."""
-    pairs = several(t)
-    drv = await steered(t, Feature.MQ | Feature.RSS)
+    drv = await several(t, Feature.MQ | Feature.RSS)
+    pairs = drv.pairs
     config = rss(drv)
     for number in range(20):
         queue = number % pairs

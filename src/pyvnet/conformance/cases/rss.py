@@ -11,6 +11,7 @@ from pyvnet.conformance.cases import _frames
 from pyvnet.conformance.cases._frames import flows
 from pyvnet.conformance.cases._steering import (
     OTHER_KEY,
+    PAIRS,
     all_arrive_on,
     deliver,
     judge_hash,
@@ -52,8 +53,7 @@ async def _judge_flows(t: Trial, drv: Driver, config: RssConfig, count: int, wha
 @case("NET-RSS-02", needs=Feature.RSS | Feature.HASH_REPORT, wire=True, control=True)
 async def queue_is_the_table_entry_of_the_hash(t: Trial) -> None:
     """For tables of every size: queue = table[reported hash AND mask]."""
-    several(t)
-    drv = await steered(t)
+    drv = await several(t, pairs=PAIRS)
     for size in _table_sizes(drv):
         config = rss(drv, indirection_table=spread(size, drv.pairs))
         await drv.ctrl.rss_config(config)
@@ -63,8 +63,7 @@ async def queue_is_the_table_entry_of_the_hash(t: Trial) -> None:
 @case("NET-RSS-02", "NET-HASH-09", needs=Feature.RSS, wire=True, control=True)
 async def queue_is_that_of_the_toeplitz_hash(t: Trial) -> None:
     """Without reports: 64 flows come where Toeplitz, key and table put them, under two keys."""
-    several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS, pairs=PAIRS)
     for key in (rss(drv).key, OTHER_KEY[: drv.config.rss_max_key_size]):
         config = rss(drv, key=key)
         await drv.ctrl.rss_config(config)
@@ -74,8 +73,8 @@ async def queue_is_that_of_the_toeplitz_hash(t: Trial) -> None:
 @case("NET-RSS-02", needs=Feature.RSS, wire=True, control=True)
 async def a_new_table_replaces_the_old_one(t: Trial) -> None:
     """Shorter, longer, with other entries: nothing of an earlier table is used."""
-    pairs = several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS)
+    pairs = drv.pairs
     sizes = _table_sizes(drv)
     for size, shift in ((sizes[-1], 0), (2, 1), (sizes[-1], 1), (8, 0), (1, 1)):
         table = tuple((entry + shift) % pairs for entry in spread(size, pairs))
@@ -87,8 +86,8 @@ async def a_new_table_replaces_the_old_one(t: Trial) -> None:
 @case("NET-RSS-01", needs=Feature.RSS, wire=True, control=True)
 async def frames_without_hash_are_unclassified(t: Trial) -> None:
     """What is not IP goes to the unclassified queue, whichever that is."""
-    pairs = several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS)
+    pairs = drv.pairs
     for queue in range(pairs):
         table = ((queue + 1) % pairs,) * 4
         await drv.ctrl.rss_config(rss(drv, indirection_table=table, unclassified_queue=queue))
@@ -99,8 +98,7 @@ async def frames_without_hash_are_unclassified(t: Trial) -> None:
 @case("NET-RSS-01", needs=Feature.RSS, wire=True, control=True)
 async def types_that_are_off_are_unclassified(t: Trial) -> None:
     """IP of a kind whose types are off goes to the unclassified queue, the rest by the table."""
-    several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS)
     for types in (HashType.TCPV4, HashType.UDPV4, HashType.TCPV6, HashType.UDPV6, HashType.IPV6):
         if not types & types_of(drv):
             continue
@@ -112,19 +110,18 @@ async def types_that_are_off_are_unclassified(t: Trial) -> None:
 @case("U-01", needs=Feature.RSS, wire=True, control=True)
 async def receives_on_one_queue_before_rss_is_configured(t: Trial) -> None:
     """RSS accepted, no RSS_CONFIG yet: all flows come on receiveq 0."""
-    several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS)
     await all_arrive_on(t, drv, 0, flows(24), "frames before RSS_CONFIG")
 
 
 @case("NET-MQ-02", "U-59", needs=Feature.RSS | Feature.MQ, wire=True, control=True)
 async def reset_ends_rss(t: Trial) -> None:
     """After a reset all flows come on receiveq 0 again, until RSS_CONFIG."""
-    pairs = several(t)
-    drv = await steered(t, Feature.RSS | Feature.MQ)
+    drv = await several(t, Feature.RSS | Feature.MQ)
+    pairs = drv.pairs
     await drv.ctrl.rss_config(rss(drv, indirection_table=(pairs - 1,), unclassified_queue=1))
     await all_arrive_on(t, drv, pairs - 1, flows(8), "frames before the reset")
-    await drv.negotiate(drv.features, pairs=pairs)
+    await drv.negotiate(drv.features, pairs=pairs, rx_buffers=64)
     await t.started(drv)
     await all_arrive_on(t, drv, 0, flows(24), "frames after the reset")
 
@@ -132,8 +129,7 @@ async def reset_ends_rss(t: Trial) -> None:
 @case("NET-RSS-03", "U-11", needs=Feature.RSS, wire=True, control=True, level="DECISION")
 async def frames_for_a_stopped_queue_are_dropped(t: Trial) -> None:
     """Frames whose queue is stopped come nowhere; those of other queues come as before."""
-    several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS)
     config = rss(drv)
     await drv.ctrl.rss_config(config)
     await drv.transport.stop_queue(drv.receiveqs[1].index)
@@ -171,8 +167,8 @@ async def short_keys_are_filled_with_zeros(t: Trial) -> None:
 @case("U-12", needs=Feature.RSS, wire=True, control=True)
 async def max_tx_vq_does_not_limit_receiving(t: Trial) -> None:
     """Receive queues are those of the table, whatever max_tx_vq says."""
-    pairs = several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS)
+    pairs = drv.pairs
     for most in range(1, pairs + 1):
         await drv.ctrl.rss_config(rss(drv, indirection_table=(pairs - 1,), max_tx_vq=most))
         await all_arrive_on(t, drv, pairs - 1, flows(8), f"frames with max_tx_vq {most}")
@@ -181,8 +177,8 @@ async def max_tx_vq_does_not_limit_receiving(t: Trial) -> None:
 @case("U-14", needs=Feature.RSS, wire=True, control=True)
 async def no_types_make_everything_unclassified(t: Trial) -> None:
     """With hash_types 0, with and without a key, every frame goes to the unclassified queue."""
-    pairs = several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS)
+    pairs = drv.pairs
     for key in (rss(drv).key, b""):
         config = rss(drv, hash_types=0, key=key, indirection_table=(0,))
         await drv.ctrl.rss_config(config)
@@ -214,8 +210,8 @@ async def _refused(t: Trial, bad: Callable[[NetConfig], dict[str, dict[str, Any]
     ``bad`` gives, for a device, names of changes to a good configuration, which
     differs from the one in force in everything.
     """
-    pairs = several(t)
-    drv = await steered(t, Feature.RSS | (Feature.HASH_REPORT & t.offered))
+    drv = await several(t, Feature.RSS | (Feature.HASH_REPORT & t.offered))
+    pairs = drv.pairs
     supported = types_of(drv)
     types = int(supported & _PLAIN) or int(supported)
     good = rss(drv, hash_types=types, unclassified_queue=0)
@@ -300,8 +296,8 @@ async def impossible_transmit_queues_are_refused(t: Trial) -> None:
 @case("U-04", "U-07", "OUR-CVQ-06", needs=Feature.RSS, wire=True, control=True)
 async def a_cut_configuration_changes_nothing(t: Trial) -> None:
     """RSS_CONFIG cut inside any of its fields: ERR, and frames come as before."""
-    pairs = several(t)
-    drv = await steered(t, Feature.RSS)
+    drv = await several(t, Feature.RSS)
+    pairs = drv.pairs
     good = rss(drv, unclassified_queue=0)
     await drv.ctrl.rss_config(good)
     payload = rss(drv, indirection_table=(pairs - 1, 0), key=OTHER_KEY).pack()
@@ -314,8 +310,7 @@ async def a_cut_configuration_changes_nothing(t: Trial) -> None:
 @case("NET-RSS-07", "OUR-CVQ-04", needs=Feature.RSS | Feature.MQ, wire=True, control=True)
 async def rss_is_not_configured_without_rss(t: Trial) -> None:
     """With MQ alone RSS_CONFIG is refused and steering stays automatic."""
-    several(t)
-    drv = await steered(t, Feature.MQ)
+    drv = await several(t, Feature.MQ)
     config = RssConfig(1, (1,), OTHER_KEY, unclassified_queue=1)
     await refuses(t, drv, config, "RSS_CONFIG without RSS")
     t.equal(set(await on_queues(t, drv, flows(8))), {0}, "receiveqs after it was refused")
