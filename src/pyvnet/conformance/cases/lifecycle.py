@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""Rings stopped, resumed and set up anew, memory that comes and goes, and what a reset ends."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from pyvnet.conformance.case import case
+from pyvnet.conformance.cases._rings import (
+    Calls,
+    crosses,
+    flush,
+    head_of,
+    leaves,
+    numbered,
+    scatter,
+    until,
+)
+from pyvnet.driver import Buffer, GuestMemory, RegionSpec
+from pyvnet.spec import vhost_user as vu
+from pyvnet.spec.features import Feature
+from pyvnet.spec.ring import used_ring_size
+from pyvnet.spec.status import DeviceStatus
+from pyvnet.spec.transport import receiveq, transmitq
+
+if TYPE_CHECKING:
+    from pyvnet.conformance.trial import Trial
+    from pyvnet.driver import Driver
+    from pyvnet.driver.queue import DriverQueue
+
+ROUNDS: Final = 3
+FEW: Final = 4
+ELSEWHERE: Final = 0x40_0000_0000  # beyond all that a driver lays out by itself
+MIB: Final = 1 << 20
+
+
+async def _stop(drv: Driver, queue: DriverQueue) -> tuple[int, int]:
+    return await drv.transport.stop_queue(queue.index)
+
+
+async def _resume(drv: Driver, queue: DriverQueue, bases: tuple[int, int]) -> None:
+    avail_base, used_base = bases
+    setup = replace(queue.setup(), avail_base=avail_base, used_base=used_base)
+    await drv.transport.set_queue(setup)
+
+
+def _used(drv: Driver, queue: DriverQueue) -> bytes:
+    return drv.memory.read(queue.ring.used_ring, used_ring_size(queue.ring.size))
+
+
+@case("VIO-RST-04", wire=True, level="DESC")
+async def a_stopped_ring_says_where_it_stands(t: Trial) -> None:
+    """Stopping a ring returns the next avail entry it would have taken."""
+    drv = await t.negotiate()
+    for number in range(FEW):
+        await crosses(t, drv, number)
+    await flush(t, drv)
+    for queue in (drv.transmitqs[0], drv.receiveqs[0]):
+        expected = queue.ring.setup(queue.index).avail_base
+        t.equal((await _stop(drv, queue))[0], expected, f"base of virtqueue {queue.index}")
+
+
+@case("VIO-SPL-11", wire=True)
+async def rings_go_on_where_they_stood(t: Trial) -> None:
+    """Rings that are stopped and resumed at their bases lose and repeat nothing."""
+    drv = await t.negotiate()
+    for number in range(ROUNDS):
+        await crosses(t, drv, number)
+        await flush(t, drv)
+        both = (drv.receiveqs[0], drv.transmitqs[0])
+        bases = [await _stop(drv, queue) for queue in both]
+        for queue, base in zip(both, bases, strict=True):
+            await _resume(drv, queue, base)
+        await t.started(drv)
+    await crosses(t, drv, ROUNDS)
+
+
+@case("VIO-RST-03", wire=True)
+async def a_stopped_receiveq_is_left_alone(t: Trial) -> None:
+    """Frames that come while the receiveq is stopped are not placed and bring no interrupt."""
+    drv = await t.negotiate()
+    await crosses(t, drv, 1)
+    queue = drv.receiveqs[0]
+    bases = await _stop(drv, queue)
+    calls = Calls(t, queue)
+    calls.taken()
+    before = _used(drv, queue)
+    for number in range(FEW):
+        await t.inject(numbered(10 + number))
+    await drv.transport.device_features()  # an answer takes the back-end a while
+    t.check(_used(drv, queue) == before, "the used ring of a stopped queue changed")
+    t.equal(calls.taken(), 0, "interrupts of a stopped queue")
+    await _resume(drv, queue, bases)
+
+
+@case("VIO-RST-03", wire=True)
+async def a_stopped_transmitq_is_served_when_it_is_resumed(t: Trial) -> None:
+    """Frames made available while the transmitq is stopped are sent after it, each once."""
+    drv = await t.negotiate()
+    await crosses(t, drv, 1)
+    await flush(t, drv)
+    queue = drv.transmitqs[0]
+    bases = await _stop(drv, queue)
+    before = _used(drv, queue)
+    frames = [numbered(10 + number) for number in range(FEW)]
+    for frame in frames:
+        queue.ring.add(scatter(drv, head_of(drv) + frame, ()), frame)
+    queue.publish()
+    queue.kick()
+    await drv.transport.device_features()
+    t.check(_used(drv, queue) == before, "the used ring of a stopped queue changed")
+    await _resume(drv, queue, bases)
+    for frame in frames:
+        await leaves(t, frame)
+    await flush(t, drv)
+
+
+@case("VIO-RST-03", needs=Feature.MQ, wire=True, level="DESC")
+async def stopping_one_pair_leaves_the_others_running(t: Trial) -> None:
+    """Frames go on crossing on pair 0 while the last pair is stopped."""
+    drv = await t.negotiate(pairs=2)
+    await crosses(t, drv, 1)
+    for queue in (drv.receiveqs[1], drv.transmitqs[1]):
+        await _stop(drv, queue)
+    for number in range(FEW):
+        await drv.send(numbered(number))
+        await leaves(t, numbered(number))
+
+
+@case("U-42", wire=True)
+async def a_disabled_transmitq_is_drained(t: Trial) -> None:
+    """Frames of a disabled transmitq are given back and not sent."""
+    drv = await t.negotiate()
+    await crosses(t, drv, 1)
+    await flush(t, drv)
+    await _enable(t, drv, transmitq(0), on=False)
+    await drv.send(numbered(2))
+    await until(t, drv.transmitqs[0].ring.ready, "used element of a disabled queue")
+    await _enable(t, drv, transmitq(0), on=True)
+    await drv.send(numbered(3))
+    await leaves(t, numbered(3), "the first frame on the wire since it was disabled")
+
+
+@case("VIO-RST-03", wire=True)
+async def a_disabled_receiveq_is_left_alone(t: Trial) -> None:
+    """Frames that come while the receiveq is disabled are not placed."""
+    drv = await t.negotiate()
+    await crosses(t, drv, 1)
+    await _enable(t, drv, receiveq(0), on=False)
+    before = _used(drv, drv.receiveqs[0])
+    for number in range(FEW):
+        await t.inject(numbered(10 + number))
+    await drv.transport.device_features()
+    t.check(_used(drv, drv.receiveqs[0]) == before, "the used ring of a disabled queue changed")
+    await _enable(t, drv, receiveq(0), on=True)
+
+
+async def _enable(t: Trial, drv: Driver, index: int, *, on: bool) -> None:
+    frontend = t.frontend(drv)
+    if not frontend.protocol_features:
+        t.not_applicable("without protocol features rings are always enabled")
+    await frontend.link.tell(vu.Request.SET_VRING_ENABLE, vu.VringState(index, int(on)).pack())
+    await drv.transport.device_features()
+
+
+@case("VIO-FEAT-04", "VIO-RST-01", wire=True)
+async def a_driver_may_begin_again_with_other_rings(t: Trial) -> None:
+    """After a reset queues may have another size and other places, again and again."""
+    drv = await t.negotiate()
+    accepted = drv.features
+    for number, size in enumerate((16, 256, 64)):
+        await drv.negotiate(accepted, queue_size=size, pairs=drv.pairs)
+        await t.started(drv)
+        await crosses(t, drv, number)
+
+
+@case("VIO-RST-02", wire=True)
+async def a_device_that_was_reset_touches_nothing(t: Trial) -> None:
+    """After a reset frames and kicks change no ring and bring no interrupt."""
+    drv = await t.negotiate()
+    await crosses(t, drv, 1)
+    await flush(t, drv)
+    queues = (drv.receiveqs[0], drv.transmitqs[0])
+    calls = [Calls(t, queue) for queue in queues]
+    drv.transmitqs[0].ring.add(scatter(drv, head_of(drv) + numbered(2), ()), b"never sent")
+    await drv.transport.set_status(DeviceStatus.RESET)
+    await drv.transport.device_features()
+    before = [_used(drv, queue) for queue in queues]
+    for call in calls:
+        call.taken()
+    drv.transmitqs[0].publish()
+    for number in range(FEW):
+        await t.inject(numbered(10 + number))
+        for queue in queues:
+            queue.kick()
+    await drv.transport.device_features()
+    t.check([_used(drv, queue) for queue in queues] == before, "a used ring changed")
+    t.equal([call.taken() for call in calls], [0, 0], "interrupts after the reset")
+
+
+@case("VIO-SPL-03", wire=True, level="DESC")
+async def memory_may_come_and_go(t: Trial) -> None:
+    """Frames cross while a region of memory is added, used, and taken away again."""
+    drv = await t.negotiate()
+    await crosses(t, drv, 1)
+    with closing(GuestMemory([RegionSpec(ELSEWHERE, MIB)])) as more:
+        await drv.transport.set_memory((*drv.memory.regions, *more.regions))
+        await t.started(drv)
+        await crosses(t, drv, 2)
+        message = head_of(drv) + numbered(3)
+        gpa = more.alloc(len(message))
+        more.write(gpa, message)
+        queue = drv.transmitqs[0]
+        queue.ring.add([Buffer(gpa, len(message))], message)
+        queue.publish()
+        await leaves(t, numbered(3), "the frame sent out of the new region")
+        await flush(t, drv)
+        await drv.transport.set_memory(drv.memory.regions)
+    await t.started(drv)
+    await crosses(t, drv, 4)
