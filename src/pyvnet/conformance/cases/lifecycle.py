@@ -129,7 +129,7 @@ async def stopping_one_pair_leaves_the_others_running(t: Trial) -> None:
         await leaves(t, numbered(number))
 
 
-@case("U-42", wire=True)
+@case("U-42", wire=True, protocol=True)
 async def a_disabled_transmitq_is_drained(t: Trial) -> None:
     """Frames of a disabled transmitq are given back and not sent."""
     drv = await t.negotiate()
@@ -143,7 +143,7 @@ async def a_disabled_transmitq_is_drained(t: Trial) -> None:
     await leaves(t, numbered(3), "the first frame on the wire since it was disabled")
 
 
-@case("VIO-RST-03", wire=True)
+@case("VIO-RST-03", wire=True, protocol=True)
 async def a_disabled_receiveq_is_left_alone(t: Trial) -> None:
     """Frames that come while the receiveq is disabled are not placed."""
     drv = await t.negotiate()
