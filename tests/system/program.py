@@ -39,6 +39,7 @@ class Program:
         ours: keep the environment as it is.
         env: more variables.
         log: another file the program writes, shown in failures behind its output.
+        fds: of ours that it inherits, under the same numbers.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Program:
         ours: bool = False,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
+        fds: Sequence[int] = (),
     ) -> None:
         self._command = list(command)
+        self._fds = tuple(fds)
         self._netns = netns
         self._log = log
         kept = {k: v for k, v in os.environ.items() if ours or not _SANITIZERS.fullmatch(k)}
@@ -78,9 +81,9 @@ class Program:
         self.close()
         # From this thread: a parent-death signal is tied to the thread that forked.
         prefix = ["setpriv", "--pdeathsig", "KILL", "--"]
-        fds: tuple[int, ...] = ()
+        fds = self._fds
         if self._netns is not None:
-            fds = (self._netns.fileno(),)
+            fds = (self._netns.fileno(), *fds)
             prefix = ["nsenter", f"--net=/proc/self/fd/{fds[0]}", "--", *prefix]
         self._process = subprocess.Popen(
             prefix + self._command,
