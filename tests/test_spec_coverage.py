@@ -33,7 +33,7 @@ def test_offered_features_are_classified(coverage: spec_coverage.Coverage) -> No
 
 def test_documents_cite_known_ids_only() -> None:
     known = set(spec_coverage.known_rows())
-    pattern = re.compile(r"\b(?:(?:VIO|NET|OUR)-[A-Z]+-\d\d|U-\d\d|PF-[A-H]-\d\d)\b")
+    pattern = re.compile(r"\b(?:(?:VIO|NET|OUR|VHU)-[A-Z]+-\d\d|U-\d\d|PF-[A-H]-\d\d)\b")
     for document in (*spec_coverage.ROOT.glob("docs/*.md"), *spec_coverage.ROOT.glob("*.md")):
         unknown = set(pattern.findall(document.read_text())) - known
         assert not unknown, document.name

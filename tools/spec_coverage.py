@@ -31,7 +31,7 @@ OUTPUT = ROOT / "docs/spec-coverage.md"
 REASONS = ROOT / "docs/spec-coverage.toml"
 MISSING = "**missing**"
 TABLES = ("requirements.md", "decisions.md", "peer-faults.md")
-_ID = re.compile(r"(?:VIO|NET|OUR)-[A-Z]+-\d\d|U-\d\d|PF-[A-H]-\d\d|CVE-\d{4}-\d+(?:-[a-z])?")
+_ID = re.compile(r"(?:VIO|NET|OUR|VHU)-[A-Z]+-\d\d|U-\d\d|PF-[A-H]-\d\d|CVE-\d{4}-\d+(?:-[a-z])?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,9 @@ def _next(wires: list[PortWire]) -> WireFrame | None:
 class BuiltinPlace:
     """A device that serves one case."""
 
-    def __init__(self, device: Device, port: Pair) -> None:
+    def __init__(self, device: Device, port: Pair, *, direct: bool) -> None:
+        self._device = device
+        self._direct = direct
         self.wire: Wire | None = PairWire(port)
         self.operator: Operator | None = device
         self.connect: Callable[[], socket.socket] | None = self._connect
@@ -106,7 +108,10 @@ class BuiltinPlace:
         return near
 
     async def driver(self, timeout: float, **options: Any) -> Driver:  # noqa: ASYNC109 (passed on)
-        """A driver over vhost-user."""
+        """A driver over vhost-user, or in this process."""
+        if self._direct:
+            self._backend.disconnect("another driver comes")
+            return self._device.driver(**options)
         return await dial(self._connect, timeout=timeout, **options)
 
     def close(self) -> None:
@@ -120,6 +125,8 @@ class Builtin:
     Args:
         native: another build of the engine.
         mutate: called with each device before it opens, to break it.
+        direct: reach the device by calls in this process, which costs half as much; only cases
+            about vhost-user itself go over it then.
         settings: for `pyvnet.Device`, over what is chosen here.
     """
 
@@ -131,10 +138,12 @@ class Builtin:
         *,
         native: Native = DEFAULT,
         mutate: Callable[[Device], None] | None = None,
+        direct: bool = False,
         **settings: Any,
     ) -> None:
         self._native = native
         self._mutate = mutate
+        self._direct = direct
         self._settings = {"mtu": MTU, "workers": 1} | settings
 
     async def open(self) -> None:
@@ -151,7 +160,7 @@ class Builtin:
         if self._mutate is not None:
             self._mutate(device)
         async with device:
-            place = BuiltinPlace(device, port)
+            place = BuiltinPlace(device, port, direct=self._direct)
             try:
                 yield place
             finally:

@@ -60,7 +60,7 @@ class Place(Protocol):
 
         Args:
             timeout: seconds the device may take for each answer.
-            options: for `Driver`; ``protocol_features`` bounds what is used of vhost-user.
+            options: for `Driver`; over vhost-user also those of `VhostUserFrontend`.
 
         Raises:
             HostError: nobody is there.
@@ -99,11 +99,12 @@ async def dial(
     timeout: float,  # noqa: ASYNC109 (of each answer)
     protocol_features: ProtocolFeature | None = None,
     pairs: int | None = None,
+    plain: bool = False,
     **options: Any,
 ) -> Driver:
     """A driver that can also reconnect; errors are those of `Driver.connect`."""
     frontend = VhostUserFrontend(
-        connect, protocol_features=protocol_features, timeout=timeout, pairs=pairs
+        connect, protocol_features=protocol_features, timeout=timeout, pairs=pairs, plain=plain
     )
     return await Connecting(frontend, lambda way: Driver(way, **options))
 

@@ -8,14 +8,23 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, SupportsBytes
 
 from pyvnet.conformance.case import Failed, Inconclusive, NotApplicable
+from pyvnet.conformance.target import dial
 from pyvnet.driver.errors import NegotiationError
 from pyvnet.driver.frontend_link import Link
 from pyvnet.errors import HostError, PyvnetError
 from pyvnet.spec.config import NetConfig
-from pyvnet.spec.features import NO_FEATURES, REQUIREMENTS, Feature, feature_names
+from pyvnet.spec.features import (
+    NO_FEATURES,
+    REQUIREMENTS,
+    Feature,
+    feature_names,
+    missing_dependencies,
+)
 from pyvnet.spec.vhost_user import ProtocolFeature
 
 if TYPE_CHECKING:
+    import socket
+
     from pyvnet.conformance.case import Case
     from pyvnet.conformance.target import Operator, Place
     from pyvnet.conformance.wire import Wire, WireFrame
@@ -83,7 +92,7 @@ class Trial:
         self._place = place
         self._timeout = timeout
         self._drivers: list[Driver] = []
-        self._links: list[Link] = []
+        self._open = contextlib.ExitStack()
 
     @property
     def step(self) -> float:
@@ -123,9 +132,13 @@ class Trial:
         """
         await self.hang_up()
         self.doing = "an answer to the first messages"
-        options = {"control_timeout": self.step} | options
+        options.setdefault("control_timeout", self.step)
         try:
-            drv = await self._place.driver(self.step, **options)
+            if self.case.protocol and self._place.connect is not None:
+                options.setdefault("pairs", self.pairs)
+                drv = await dial(self._place.connect, timeout=self.step, **options)
+            else:
+                drv = await self._place.driver(self.step, **options)
         except (OSError, HostError) as error:
             raise NoAnswerError(str(error) or type(error).__name__) from error
         self._drivers.append(drv)
@@ -185,16 +198,22 @@ class Trial:
             raise NotApplicable(f"it takes {pairs} queue pairs, the device has {self.pairs}")
         return features
 
-    def link(self) -> Link:
-        """A raw vhost-user connection, of a front-end that has said nothing yet."""
+    def raw_socket(self) -> socket.socket:
+        """A vhost-user connection on which nothing was said; closed by the runner at the latest."""
         if self._place.connect is None:
             raise NotApplicable("the device is not reached over vhost-user")
         self.doing = "a connection"
         try:
-            link = Link(self._place.connect(), timeout=self.step)
+            sock = self._place.connect()
         except (OSError, HostError) as error:
             raise NoAnswerError(str(error)) from error
-        self._links.append(link)
+        self._open.callback(sock.close)
+        return sock
+
+    def link(self) -> Link:
+        """A vhost-user connection of a front-end that has said nothing yet."""
+        link = Link(self.raw_socket(), timeout=self.step)
+        self._open.callback(link.close)
         return link
 
     @staticmethod
@@ -206,8 +225,7 @@ class Trial:
 
     async def hang_up(self) -> None:
         """Close every connection the case has made, whatever the device makes of it."""
-        while self._links:
-            self._links.pop().close()
+        self._open.close()
         while self._drivers:
             with contextlib.suppress(PyvnetError, OSError):
                 await self._drivers.pop().aclose()
@@ -256,6 +274,19 @@ class Trial:
         except TimeoutError as error:
             raise Failed(f"no frame on the wire within {within:.3g} s") from error
 
+    async def readable(self, fd: int) -> None:
+        """Wait until an eventfd is readable; not in time is a failure."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(fd, ready.set)
+        try:
+            async with asyncio.timeout(self.step):
+                await ready.wait()
+        except TimeoutError as error:
+            raise Failed(f"not within {self.step:.3g} s: {self.doing}") from error
+        finally:
+            loop.remove_reader(fd)
+
     async def notified(self, drv: Driver) -> NetConfig:
         """Wait for a configuration change notification; none in time is a failure."""
         self.doing = "a configuration change notification"
@@ -296,11 +327,9 @@ class Trial:
 
 def complete(features: Feature, offered: Feature) -> Feature:
     """Add what the features require; of alternatives those that are offered, or else all."""
-    before = None
-    while features != before:
-        before = features
-        for bit, groups in REQUIREMENTS.items():
-            for group in groups if features & bit else ():
+    while lacking := missing_dependencies(features):
+        for bit in lacking:
+            for group in REQUIREMENTS[bit]:
                 if not features & group:
                     features |= (group & offered) or group
     return features

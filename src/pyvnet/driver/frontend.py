@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from pyvnet.driver import frontend_rings as rings
 from pyvnet.driver.errors import DeviceViolation, RefusedError
+from pyvnet.driver.frontend_config import ConfigReader
 from pyvnet.driver.frontend_link import DEFAULT_TIMEOUT, Link
 from pyvnet.driver.frontend_memory import MemoryMap
 from pyvnet.driver.frontend_requests import BackendRequests
@@ -73,6 +74,7 @@ class VhostUserFrontend:
         timeout: seconds the back-end may take for an answer.
         pairs: queue pairs the machine is given at most where configuration space is made up
             here; None: all the back-end has that the protocol can name beside a controlq.
+        plain: be a front-end from before protocol features, which does not know of bit 30.
 
     Attributes:
         protocol_features: what was negotiated; empty where the back-end has none.
@@ -88,7 +90,9 @@ class VhostUserFrontend:
         protocol_features: ProtocolFeature | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         pairs: int | None = None,
+        plain: bool = False,
     ) -> None:
+        self._plain = plain
         self._connect = connect
         self._pairs = _MOST_PAIRS if pairs is None else min(pairs, _MOST_PAIRS)
         self._wanted = KNOWN if protocol_features is None else protocol_features & KNOWN
@@ -121,6 +125,7 @@ class VhostUserFrontend:
         if self._config_change_fd < 0:
             self._config_change_fd = new_eventfd()
         self._link = Link(self._connect(), timeout=self._timeout, on_lost=self._lost)
+        self._config = ConfigReader(self._link)
         self._memory_sent = False
         try:
             await self._agree()
@@ -131,7 +136,7 @@ class VhostUserFrontend:
     async def _agree(self) -> None:
         link = self.link
         features = await link.call_u64(Request.GET_FEATURES)
-        self._has_protocol_features = bool(features & vu.F_PROTOCOL_FEATURES)
+        self._has_protocol_features = bool(features & vu.F_PROTOCOL_FEATURES) and not self._plain
         self.protocol_features = ProtocolFeature(0)
         if self._has_protocol_features:
             offered = await link.call_u64(Request.GET_PROTOCOL_FEATURES)
@@ -314,22 +319,16 @@ class VhostUserFrontend:
 
     async def read_config(self, offset: int, length: int) -> bytes:
         """GET_CONFIG; without CONFIG what can be said without the back-end."""
-        if not self.protocol_features & ProtocolFeature.CONFIG:
+        if not self.keeps_config:
             pairs = min(self.queue_num, self._pairs)
             own = NetConfig(status=LinkStatus.LINK_UP, max_virtqueue_pairs=pairs)
             return own.pack()[offset : offset + length]
-        if not 0 < length <= vu.MAX_CONFIG:
-            raise UsageError(f"{length} bytes of configuration space; 1 to 256 go in one message")
-        ask = vu.ConfigSpace(offset, length, 0, bytes(length)).pack()
-        answer = await self.link.call(
-            Request.GET_CONFIG, ask, sizes=frozenset({len(ask) - length, len(ask)})
-        )
-        if len(answer) < len(ask):
-            raise RefusedError(Request.GET_CONFIG.name, f"{length} bytes at {offset}")
-        got = int.from_bytes(answer[:4], "little"), int.from_bytes(answer[4:8], "little")
-        if got != (offset, length):
-            raise DeviceViolation(f"GET_CONFIG of {length} bytes at {offset} answered {got}")
-        return answer[-length:]
+        return await self._config.read(offset, length)
+
+    @property
+    def keeps_config(self) -> bool:
+        """Whether the back-end has a configuration space, or it is made up here."""
+        return bool(self.protocol_features & ProtocolFeature.CONFIG)
 
     async def config_generation(self) -> int:
         """Goes up with each CONFIG_CHANGE_MSG."""

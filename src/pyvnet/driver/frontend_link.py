@@ -83,11 +83,12 @@ class Link:
 
     async def call(
         self,
-        request: vu.Request,
+        request: int,
         payload: bytes = b"",
         fds: Sequence[int] = (),
         *,
         sizes: Container[int] = U64_REPLY,
+        need_reply: bool = False,
     ) -> bytes:
         """Send a message that has an answer of its own; returns its payload.
 
@@ -96,21 +97,20 @@ class Link:
             payload: its bytes.
             fds: go with its first byte and stay the caller's.
             sizes: payload sizes the answer may have.
+            need_reply: ask for an acknowledgement too, which changes nothing.
 
         Raises:
             DeviceViolation: what came is not the answer.
             ConnectionError: the back-end is gone.
             TimeoutError: nothing came.
         """
-        return await self._exchange(request, payload, fds, sizes, need_reply=False)
+        return await self._exchange(request, payload, fds, sizes, need_reply=need_reply)
 
-    async def call_u64(self, request: vu.Request, payload: bytes = b"") -> int:
+    async def call_u64(self, request: int, payload: bytes = b"") -> int:
         """`call` for an answer that is one number."""
         return vu.unpack_u64(await self.call(request, payload))
 
-    async def tell(
-        self, request: vu.Request, payload: bytes = b"", fds: Sequence[int] = ()
-    ) -> None:
+    async def tell(self, request: int, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Send a message that has no answer of its own.
 
         With REPLY_ACK it returns when the back-end has obeyed, without when it was sent.
@@ -124,11 +124,11 @@ class Link:
             return
         answer = await self._exchange(request, payload, fds, U64_REPLY, need_reply=True)
         if code := vu.unpack_u64(answer):
-            raise RefusedError(request.name, f"it answered {code:#x}")
+            raise RefusedError(vu.request_name(request), f"it answered {code:#x}")
 
     async def _exchange(
         self,
-        request: vu.Request,
+        request: int,
         payload: bytes,
         fds: Sequence[int],
         sizes: Container[int] | None,
@@ -146,11 +146,13 @@ class Link:
                     await self._send(message, fds)
                     return b"" if sizes is None else await answer
             except TimeoutError:
-                what = f"no answer to {request.name} within {self._timeout} s"
+                what = f"no answer to {vu.request_name(request)} within {self._timeout} s"
                 self.lose(ConnectionAbortedError(what))
                 raise TimeoutError(what) from None
             except asyncio.CancelledError:
-                self.lose(ConnectionAbortedError(f"{request.name} was given up half way"))
+                self.lose(
+                    ConnectionAbortedError(f"{vu.request_name(request)} was given up half way")
+                )
                 raise
             finally:
                 self._awaited = None
