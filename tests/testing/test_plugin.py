@@ -1,59 +1,51 @@
 # SPDX-License-Identifier: MIT
-"""The pytest plugin as its users meet it: a suite of theirs, run by pytest."""
+"""The pytest plugin as its users meet it: where it runs, what it gives, what it keeps."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-# Loaded before the first inner run, which would otherwise take its modules away again.
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from pyvnet.capture import read_frames
+from tests.testing.suites import Suite
 
 pytest_plugins = ("pytester",)
 
-HEAD = """
-    import asyncio
-    import pytest
-    import pyvnet
-    from pyvnet import Feature, HashReport, HashType
-    from pyvnet.spec.net_hdr import NetHdr
-    from pyvnet.testing.frames import Ipv4, Ipv6, build, tcp, udp
-
-    FRAME = build(Ipv4("192.0.2.1", "192.0.2.2"), tcp(1024, 80))
-    OTHER = build(Ipv6(), udp(1025, 53))
-"""
-Run = "Callable[..., pytest.RunResult]"
-
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
-    """Run test functions under an ordinary suite's settings: no conftest, no ini file."""
+def run(pytester: pytest.Pytester) -> Suite:
+    return Suite(pytester)
 
-    def run(body: str, *options: str, mode: str = "auto") -> pytest.RunResult:
-        import textwrap
 
-        pytester.makepyfile(textwrap.dedent(HEAD) + textwrap.dedent(body))
-        settings = (f"--asyncio-mode={mode}", "-o", "asyncio_default_fixture_loop_scope=function")
-        return pytester.runpytest_inprocess(*settings, "-p", "no:cacheprovider", *options)
-
-    return run
+# --- where it runs ------------------------------------------------------------------------
 
 
 def test_loading_the_plugin_loads_nothing_else() -> None:
     code = "import sys, pytest; import pyvnet.testing.plugin; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = set(out.stdout.split())
-    assert {name for name in loaded if name.startswith("pyvnet")} == {
-        "pyvnet",
-        "pyvnet.testing",
-        "pyvnet.testing.plugin",
-    }
+    ours = {name for name in loaded if name.startswith("pyvnet")}
+    assert ours == {"pyvnet", "pyvnet.testing", "pyvnet.testing.plugin"}
     assert not loaded & {"scapy", "cffi", "uvloop", "pyroute2", "asyncio", "_cffi_backend"}
+
+
+def test_a_suite_without_devices_loads_none_and_keeps_nothing(run: Suite) -> None:
+    body = """
+    import sys
+
+    def test_loaded():
+        assert not {"pyvnet.runtime", "pyvnet._native", "pyvnet.testing.script"} & set(sys.modules)
+
+    def test_fails():
+        assert False
+    """
+    result = run(body, child=True, head="")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.no_fnmatch_line("*vnet: kept*")
 
 
 BOTH_WAYS = """
@@ -64,41 +56,27 @@ BOTH_WAYS = """
         await vnet.expect(FRAME, **vnet.predict(FRAME))
         await vnet.expect_nothing()
         await vnet.send(OTHER, queue=1)
-        await vnet.expect_sent(OTHER, queue=1)
-        await vnet.expect_nothing_sent()
+        await vnet.expect_sent(OTHER)
+        await vnet.expect_nothing_sent(within=0.05)
 """
 
 
-def test_a_scenario_without_any_settings(run: Callable[..., pytest.RunResult]) -> None:
+def test_a_scenario_in_auto_mode(run: Suite) -> None:
     run(BOTH_WAYS).assert_outcomes(passed=1)
 
 
-def test_a_scenario_in_strict_mode(run: Callable[..., pytest.RunResult]) -> None:
-    marked = BOTH_WAYS.replace("    async def", "    @pytest.mark.asyncio\n    async def", 1)
-    run(marked, mode="strict").assert_outcomes(passed=1)
+def test_a_scenario_in_strict_mode_on_both_loops(run: Suite, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("""
+        import asyncio, uvloop
+
+        def pytest_asyncio_loop_factories(config, item):
+            return {"stock": asyncio.SelectorEventLoop, "uv": uvloop.new_event_loop}
+    """)
+    marked = BOTH_WAYS.replace("async def", "@pytest.mark.asyncio\n    async def", 1)
+    run(marked, mode="strict").assert_outcomes(passed=2)
 
 
-@pytest.mark.needs_root
-@pytest.mark.needs_netns
-@pytest.mark.needs_tap
-def test_the_marker_puts_a_tap_in_the_place_of_the_pair(
-    run: Callable[..., pytest.RunResult],
-) -> None:
-    body = """
-    @pytest.mark.vnet_tap
-    async def test_both_ways(vnet):
-        assert vnet.device.netdev.kind == "tap"
-        await vnet.steer()
-        vnet.inject(FRAME, OTHER)
-        await vnet.expect(OTHER, report=HashReport.UDPV6)
-        await vnet.expect(FRAME, **vnet.predict(FRAME))
-        await vnet.send(OTHER, queue=1)
-        await vnet.expect_sent(OTHER)
-    """
-    run(body).assert_outcomes(passed=1)
-
-
-def test_plain_calls(run: Callable[..., pytest.RunResult]) -> None:
+def test_without_pytest_asyncio_plain_calls_are_left(run: Suite) -> None:
     body = """
     def test_plain(vnet_plain):
         vnet_plain.steer(table=(0, 1))
@@ -108,11 +86,163 @@ def test_plain_calls(run: Callable[..., pytest.RunResult]) -> None:
         vnet_plain.send(FRAME)
         vnet_plain.expect_sent(FRAME, queue=0)
         vnet_plain.expect_nothing_sent()
+        assert vnet_plain.counters()["tx_packets"] == 1
+
+    def test_coroutine(vnet):
+        pass
+    """
+    result = run(body, "-p", "no:asyncio", mode="")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*needs pytest-asyncio*pip install pyvnet?testing?*"])
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+@pytest.mark.needs_tap
+def test_processes_side_by_side_have_taps_of_their_own(run: Suite) -> None:
+    marked = BOTH_WAYS.replace("async def", "@pytest.mark.vnet_tap\n    async def", 1)
+    body = marked + marked.replace("test_both_ways", "test_again")
+    run(body, "-n2", "-p", "xdist", child=True).assert_outcomes(passed=2)
+
+
+# --- what it gives --------------------------------------------------------------------------
+
+
+def test_everything_can_be_overridden(run: Suite) -> None:
+    body = """
+    @pytest.fixture
+    def vnet_queues():
+        return 2
+
+    MINE = Feature.CTRL_VQ | Feature.MQ | Feature.MTU
+
+    @pytest.fixture
+    def vnet_features():
+        return MINE
+
+    @pytest.fixture
+    def vnet_options():
+        return {"mtu": 1400, "mac": bytes.fromhex("020000000009")}
+
+    async def test_own(vnet, vnet_device, vnet_driver, wire):
+        assert (vnet.device, vnet.driver, vnet.wire) == (vnet_device, vnet_driver, wire)
+        assert vnet_driver.features == MINE | Feature.VERSION_1
+        assert (vnet_driver.pairs, vnet_driver.config.mtu, wire.queues) == (2, 1400, 2)
+
+    def test_plain(vnet_plain):
+        assert vnet_plain.script.driver.config.mtu == 1400
+
+    async def test_more_devices(vnet_device_factory):
+        one, two = await vnet_device_factory(), await vnet_device_factory(queues=3)
+        assert (one.pairs, two.pairs) == (2, 3)
+        driver = await vnet_device_factory.driver(two, Feature.CTRL_VQ)
+        vnet_device_factory.wire(two).send(bytes(FRAME))
+        assert (await driver.receive(5)).data == bytes(FRAME)
+    """
+    run(body).assert_outcomes(passed=3)
+
+
+def test_a_fixture_of_the_users_may_have_one_of_the_names(run: Suite) -> None:
+    body = """
+    @pytest.fixture
+    def wire():
+        return "copper"
+
+    async def test_it(vnet, wire):
+        vnet.inject(FRAME)
+        await vnet.expect(FRAME)
+        assert wire == "copper"
     """
     run(body).assert_outcomes(passed=1)
 
 
-def test_a_verb_that_is_not_awaited_is_an_error(run: Callable[..., pytest.RunResult]) -> None:
-    result = run("async def test_forgets(vnet):\n    vnet.expect(FRAME)\n")
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*not awaited, so not done: expect; write `await vnet.expect*"])
+TAP = """
+    @pytest.mark.vnet_tap
+    async def test_on_a_tap(vnet):
+        assert vnet.device.netdev.kind == "tap"
+        vnet.inject(FRAME, build(Ipv4(), tcp(), vlans=[Vlan(7)]))
+        await vnet.expect(FRAME)
+        await vnet.expect(where=lambda frame: frame.data[12:14] == b"\\x81\\x00")
+        await vnet.expect_nothing(within=0.05)
+        tagged = build(Ipv4(), udp(), vlans=[Vlan(7, pcp=3)])
+        await vnet.send(tagged)
+        await vnet.expect_sent(tagged)
+"""
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+@pytest.mark.needs_tap
+def test_the_marker_puts_a_tap_in_the_place_of_the_pair(run: Suite) -> None:
+    run(TAP).assert_outcomes(passed=1)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(
+    ("options", "outcome"),
+    [((), {"skipped": 1}), (("--vnet-missing=fail",), {"errors": 1})],
+    ids=["skips", "fails"],
+)
+def test_where_no_tap_can_be_made(
+    run: Suite, options: tuple[str, ...], outcome: dict[str, int]
+) -> None:
+    """Without the right to it; what is missing is said."""
+    result = run(TAP, "-rs", *options, before=("setpriv", "--bounding-set=-sys_admin,-net_admin"))
+    result.assert_outcomes(**outcome)
+    result.stdout.fnmatch_lines(["*no tap: cannot make a network namespace*CAP_SYS_ADMIN*"])
+
+
+# --- what it keeps --------------------------------------------------------------------------
+
+KEPT = """
+    async def test_good(vnet):
+        vnet.inject(FRAME)
+        await vnet.expect(FRAME)
+
+    async def test_bad(vnet, tmp_path):
+        await vnet.steer()
+        vnet.inject(FRAME, OTHER)
+        await vnet.send(OTHER, queue=1)
+        await vnet.expect(OTHER)
+        await vnet.expect_sent(OTHER)
+        assert False
+"""
+
+
+def kept(result: pytest.RunResult) -> list[Path]:
+    return [Path(line) for line in result.outlines if line.endswith((".pcapng", ".json"))]
+
+
+@pytest.mark.parametrize(
+    ("option", "tests"), [("never", []), ("failed", ["bad"]), ("always", ["good", "bad"])]
+)
+def test_frames_and_counters_are_kept(run: Suite, option: str, tests: list[str]) -> None:
+    result = run(KEPT, f"--vnet-keep={option}", "-rA")
+    result.assert_outcomes(passed=1, failed=1)
+    files = [(path.parent.name, path.name) for path in kept(result)]
+    names = ["vnet.pcapng", "vnet-counters.json"]
+    assert sorted(files) == sorted((f"test_{test}0", name) for test in tests for name in names)
+
+
+def test_what_is_kept_tells_what_passed(run: Suite) -> None:
+    frames, counters = kept(run(KEPT, "-k", "bad"))
+    seen = list(read_frames(frames))
+    ways = ["wire:in0", "wire:in0", "vnet:tx1", "vnet:rx", "vnet:rx", "wire:out1"]
+    assert [(frame.interface_name or "").rstrip("0123" if i in {3, 4} else "") for i, frame in
+            enumerate(seen)] == ways  # fmt: skip
+    assert all(frame.hash_value for frame in seen if "rx" in (frame.interface_name or ""))
+    document = json.loads(counters.read_text())
+    assert document["moved"]["rx_packets"] == 2
+    assert document["device"]["steering"]["mode"] == "rss"
+
+
+def test_what_cannot_be_kept_does_not_hide_the_failure(run: Suite) -> None:
+    body = """
+    async def test_bad(vnet, tmp_path):
+        tmp_path.rmdir()
+        tmp_path.write_text("in the way")
+        assert False, "the failure itself"
+    """
+    result = run(body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the failure itself*", "not kept: *"])

@@ -22,6 +22,8 @@ HEADER_FIELDS: Final = tuple(f.name for f in fields(NetHdr))
 class ExpectationError(AssertionError):
     """Something else came, or nothing; the message is the picture of it."""
 
+    __module__ = "pyvnet.testing"  # where users know it from, and reports are short of room
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -60,6 +62,9 @@ class Expected:
         if self.where is not None:
             parts.append("the condition `where`")
         return ", ".join(parts)
+
+
+NOTHING: Final = Expected()
 
 
 def shown(name: str, value: int) -> str:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The fixtures.  Importing this costs next to nothing: a device is imported when a test wants one.
+"""Fixtures that are no coroutines: what a device shall be, and the script in plain calls.
 
 Overriding one of `vnet_features`, `vnet_queues`, `vnet_port` or `vnet_options`,
-in a module, a class or a conftest, changes everything built on it.
+in a module, a class or a conftest, changes everything built on it.  Importing
+this costs next to nothing: a device is imported when a test wants one.
 """
 
 from __future__ import annotations
@@ -10,20 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 
-from pyvnet.testing import keep
+from pyvnet.testing.plugin import SCRIPTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
-    from pyvnet.driver.driver import Driver
-    from pyvnet.runtime import Device
     from pyvnet.spec.features import Feature
     from pyvnet.testing.plain import PlainVnet
-    from pyvnet.testing.rig import DeviceFactory
-    from pyvnet.testing.script import Vnet
-    from pyvnet.testing.wire import Wire
 
 
 @pytest.fixture
@@ -62,57 +57,6 @@ def _vnet_port(request: pytest.FixtureRequest, vnet_port: str) -> str:
     return vnet_port
 
 
-@pytest_asyncio.fixture
-async def vnet_device_factory(vnet_queues: int, _vnet_port: str) -> AsyncIterator[DeviceFactory]:
-    """Makes devices, awaited: ``queues``, ``port``, options; all are closed after the test."""
-    from pyvnet.testing.rig import DeviceFactory
-
-    factory = DeviceFactory(queues=vnet_queues, port=_vnet_port)  # type: ignore[arg-type]
-    try:
-        yield factory
-    finally:
-        await factory.aclose()
-
-
-@pytest_asyncio.fixture
-async def vnet_device(vnet_device_factory: DeviceFactory, vnet_options: dict[str, Any]) -> Device:
-    """An open device of ``vnet_queues`` queue pairs."""
-    return await vnet_device_factory(**vnet_options)
-
-
-@pytest_asyncio.fixture
-async def vnet_driver(
-    vnet_device_factory: DeviceFactory, vnet_device: Device, vnet_features: Feature | None
-) -> Driver:
-    """Its driver, which has negotiated ``vnet_features``."""
-    return await vnet_device_factory.driver(vnet_device, vnet_features)
-
-
-@pytest.fixture
-def _vnet_wire(vnet_device_factory: DeviceFactory, vnet_device: Device) -> Wire:
-    return vnet_device_factory.wire(vnet_device)
-
-
-@pytest.fixture
-def wire(_vnet_wire: Wire) -> Wire:
-    """The host's side of ``vnet_device``."""
-    return _vnet_wire
-
-
-@pytest_asyncio.fixture
-async def vnet(
-    request: pytest.FixtureRequest, vnet_device: Device, vnet_driver: Driver, _vnet_wire: Wire
-) -> AsyncIterator[Vnet]:
-    """All three, with the verbs of a scenario."""
-    from pyvnet.testing.script import Vnet
-
-    script = Vnet(vnet_device, vnet_driver, _vnet_wire)
-    keep.watch(request.node, script)
-    yield script
-    if forgotten := script.forgotten():
-        pytest.fail(forgotten, pytrace=False)
-
-
 @pytest.fixture
 def vnet_plain(
     request: pytest.FixtureRequest,
@@ -126,5 +70,5 @@ def vnet_plain(
 
     options = {"queues": vnet_queues, "port": _vnet_port, "features": vnet_features}
     with PlainVnet(**options, **vnet_options) as plain:
-        keep.watch(request.node, plain.script)
+        request.node.stash.setdefault(SCRIPTS, []).append(plain.script)
         yield plain

@@ -6,34 +6,34 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import pytest
+from pyvnet.errors import PyvnetError
+from pyvnet.spec.net_hdr import NetHdr
+from pyvnet.testing.plugin import SCRIPTS
+from pyvnet.testing.steering import Steering
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
+    from pyvnet.capture import Writer
+    from pyvnet.testing.lines import History, Seen
     from pyvnet.testing.script import Vnet
-
-_SCRIPTS = pytest.StashKey[list["Vnet"]]()
-
-
-def watch(item: Any, script: Vnet) -> None:
-    """Keep of this script what `--vnet-keep` says, when the item's test is over."""
-    item.stash.setdefault(_SCRIPTS, []).append(script)
 
 
 def after_call(item: pytest.Item, report: pytest.TestReport) -> None:
     """Write files and name them in the report; the devices are still open."""
-    scripts = item.stash.get(_SCRIPTS, [])
     wanted = item.config.getoption("--vnet-keep")
-    if not scripts or report.when != "call" or wanted == "never":
-        return
-    if wanted == "failed" and not report.failed:
+    if wanted == "never" or (wanted == "failed" and not report.failed):
         return
     folder = _folder(item)
     lines = []
+    scripts = item.stash[SCRIPTS]
     for number, script in enumerate(scripts):
-        stem = "vnet" if not number else f"vnet{number}"
-        lines += [str(path) for path in _write(script, folder, stem)]
+        try:
+            lines += [str(path) for path in _write(script, folder, f"vnet{number or ''}")]
+        except (OSError, PyvnetError) as error:  # what was to be told stays the failure itself
+            lines.append(f"not kept: {error}")
     report.sections.append(("vnet: kept", "\n".join(lines)))
 
 
@@ -48,9 +48,49 @@ def _folder(item: Any) -> Path:
 
 
 def _write(script: Vnet, folder: Path, stem: str) -> list[Path]:
-    counters = folder / f"{stem}-counters.json"
+    """The frames as a capture, and the counters and state of the device."""
+    frames, counters = folder / f"{stem}.pcapng", folder / f"{stem}-counters.json"
+    _capture(script.history, frames)
     document: dict[str, Any] = {"moved": script.counters()}
     if script.device is not None:
         document["device"] = script.device.status()
     counters.write_text(json.dumps(document, indent=1))
-    return [counters]
+    return [frames, counters]
+
+
+def _capture(history: History, path: Path) -> None:
+    """An interface for each queue and direction, as the driver and as the wire saw them."""
+    from pyvnet import capture
+
+    names = {"injected": "wire:in", "out": "wire:out", "received": "vnet:rx", "sent": "vnet:tx"}
+    with capture.Writer(path) as writer:
+        for seen in history:
+            inbound = seen.way in {"injected", "received"}
+            flags = capture.PacketFlag.INBOUND if inbound else capture.PacketFlag.OUTBOUND
+            told: dict[str, Any] = {"comment": ""}
+            if isinstance(seen.header, NetHdr):
+                flags |= capture.header_flags(seen.header.flags, seen.header.gso_type)
+            if seen.way == "received":
+                told = _received(seen, writer)
+            writer.add(
+                f"{names[seen.way]}{seen.queue}",
+                seen.data,
+                timestamp_ns=seen.at,
+                queue=seen.queue,
+                flags=flags,
+                **told,
+            )
+
+
+def _received(seen: Seen, writer: Writer) -> dict[str, Any]:
+    """What the driver learned of a frame; the steering that decided it goes in front."""
+    from pyvnet import capture
+
+    if not isinstance(seen.header, NetHdr) or seen.policy is None:
+        return {}
+    now = Steering.of_policy(seen.policy)
+    table = now.table if now.rss else ()
+    writer.steering(capture.Steering(int(now.hash_types), now.key, table, now.unclassified_queue))
+    if not now.hash_types:
+        return {}
+    return {"hash_value": seen.header.hash_value, "hash_report": seen.header.hash_report}

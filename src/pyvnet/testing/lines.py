@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pyvnet.testing.settle import Settling
 
@@ -25,13 +25,14 @@ _BUFFER: Final = 1500  # bytes of frame a receive buffer surely holds
 
 
 class Seen(NamedTuple):
-    """One frame that passed; ``way`` is injected, received, sent or came out."""
+    """One frame that passed: injected, received, sent, or out (on the wire)."""
 
     at: int  # ns since the epoch
     way: str
     queue: int
     data: bytes
     header: NetHdr | bytes | None
+    policy: Any  # of the device, where the frame was received
 
 
 class History(deque[Seen]):
@@ -40,9 +41,16 @@ class History(deque[Seen]):
     def __init__(self) -> None:
         super().__init__(maxlen=_KEPT)
 
-    def note(self, way: str, queue: int, data: bytes, header: NetHdr | bytes | None) -> None:
+    def note(
+        self,
+        way: str,
+        queue: int,
+        data: bytes,
+        header: NetHdr | bytes | None,
+        policy: Any = None,
+    ) -> None:
         """One more, now."""
-        self.append(Seen(time.time_ns(), way, queue, data, header))
+        self.append(Seen(time.time_ns(), way, queue, data, header, policy))
 
 
 class Arrivals:
@@ -58,6 +66,7 @@ class Arrivals:
         self.frames: list[Frame] = []
         self.waiting: deque[tuple[bytes, bytes | None, int]] = deque()
         self.settling: Final = Settling(device, wire)
+        self._device = device
         self._driver = driver
         self._wire = wire
         self._history = history
@@ -116,7 +125,8 @@ class Arrivals:
     def _take(self, frame: Frame) -> None:
         self.settling.taken += 1
         self.frames.append(frame)
-        self._history.note("received", frame.queue, frame.data, frame.header)
+        policy = None if self._device is None else self._device.device.policy
+        self._history.note("received", frame.queue, frame.data, frame.header, policy)
 
 
 class Departures:
@@ -148,7 +158,7 @@ class Departures:
         while True:
             while (frame := self._wire.recv()) is not None:
                 self.frames.append(frame)
-                self._history.note("came out", frame.queue, frame.data, frame.header)
+                self._history.note("out", frame.queue, frame.data, frame.header)
             yield
             left = deadline - loop.time()
             if self._sure or left <= 0:

@@ -89,7 +89,7 @@ class PlainVnet:
         """`Vnet.steer`."""
         return self.call(self.script.steer(**options))
 
-    def predict(self, frame: Any) -> dict[str, int]:
+    def predict(self, frame: Any) -> dict[str, Any]:
         """`Vnet.predict`."""
         return self.script.predict(frame)
 

@@ -8,13 +8,17 @@ ours is look into an empty stash.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from pyvnet.testing.script import Vnet
+
+SCRIPTS = pytest.StashKey[list["Vnet"]]()
+"""In the stash of an item: the scripts of its fixtures."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,16 +39,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker; the fixtures come along if coroutines can be run."""
+    """Declare the marker and the fixtures; those that are coroutines need pytest-asyncio."""
     config.addinivalue_line(
         "markers",
         "vnet_tap: the vnet fixtures use a real tap in a network namespace of its own (needs root)",
     )
-    manager = config.pluginmanager
-    if manager.hasplugin("asyncio") and find_spec("pytest_asyncio"):
-        from pyvnet.testing import fixtures
+    from pyvnet.testing import fixtures
 
-        manager.register(fixtures, "pyvnet-fixtures")
+    manager = config.pluginmanager
+    manager.register(fixtures, "pyvnet-fixtures")
+    if manager.hasplugin("asyncio"):
+        from pyvnet.testing import fixtures_asyncio
+
+        manager.register(fixtures_asyncio, "pyvnet-fixtures-asyncio")
+    else:
+        from pyvnet.testing import fixtures_missing
+
+        manager.register(fixtures_missing, "pyvnet-fixtures-asyncio")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -53,7 +64,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep what `--vnet-keep` says."""
     report = yield
-    if call.when == "call":
+    if call.when == "call" and SCRIPTS in item.stash:
         from pyvnet.testing import keep
 
         keep.after_call(item, report)

@@ -25,7 +25,7 @@ satisfies one of them.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.errors import UsageError
 from pyvnet.reference import classify, steer
@@ -277,9 +277,11 @@ class Vnet(Promises):
     @property
     def steering(self) -> Steering | None:
         """What decides about queue and hash now: the device's word, else the last `steer`."""
-        return self._steering if self.device is None else Steering.of_device(self.device)
+        return (
+            self._steering if self.device is None else Steering.of_policy(self.device.device.policy)
+        )
 
-    def predict(self, frame: Packet) -> dict[str, int]:
+    def predict(self, frame: Packet) -> dict[str, Any]:
         """Queue, hash and report by `pyvnet.reference`, as keywords for `expect`.
 
         Without RSS the queue is not predicted; without HASH_REPORT hash and report are not.
@@ -293,7 +295,7 @@ class Vnet(Promises):
             steering.key,
             ex_types_always=steering.ex_types_always,
         )
-        predicted: dict[str, int] = {}
+        predicted: dict[str, Any] = {}
         if steering.rss:
             predicted["queue"] = steer(hashed, steering.table, steering.unclassified_queue)
         if self.driver.features & Feature.HASH_REPORT:

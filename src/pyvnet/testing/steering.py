@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pyvnet.spec.rss import HashType, RssConfig
-
-if TYPE_CHECKING:
-    from pyvnet.runtime import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +21,8 @@ class Steering:
     ex_types_always: bool = False
 
     @classmethod
-    def of_device(cls, device: Device) -> Steering:
-        """What the device does now."""
-        policy = device.device.policy
+    def of_policy(cls, policy: Any) -> Steering:
+        """What a device does under this policy: ``device.device.policy`` of an open one."""
         return cls(
             policy.mode == "rss",
             policy.hash_types,

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: MIT
+"""The verbs of a scenario, and what becomes of their misuse."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+
+from pyvnet import Feature, HashReport, HashType
+from pyvnet.capture import CaptureError, Writer
+from pyvnet.errors import UsageError
+from pyvnet.spec.net_hdr import GsoType, HdrFlag, NetHdr
+from pyvnet.testing import ExpectationError, PlainVnet, Vnet, scenario
+from pyvnet.testing.frames import Ipv4, Ipv6, build, icmp, tcp, udp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FRAMES = [build(Ipv4(), udp(port, 53)) for port in range(40_000, 40_016)]
+
+
+# --- what it promises -----------------------------------------------------------------------
+
+
+async def test_expectations_in_any_order_and_across_queues(vnet: Vnet) -> None:
+    await vnet.steer()
+    assert vnet.inject(*FRAMES) == [bytes(frame) for frame in FRAMES]
+    for frame in reversed(FRAMES):
+        seen = await vnet.expect(frame, **vnet.predict(frame))
+        assert seen.data == bytes(frame)
+    await vnet.expect_nothing()
+
+
+async def test_each_frame_satisfies_one_expectation(vnet: Vnet) -> None:
+    vnet.inject(FRAMES[0], FRAMES[0])
+    await vnet.expect(FRAMES[0])
+    await vnet.expect(FRAMES[0])
+    with pytest.raises(ExpectationError, match="no frame came"):
+        await vnet.expect(FRAMES[0])
+
+
+async def test_a_frame_may_be_expected_before_it_is_there(vnet: Vnet) -> None:
+    await vnet.steer()
+    waiting = [asyncio.create_task(_coroutine(vnet, frame)) for frame in FRAMES[:4]]
+    vnet.inject(*FRAMES[:4])
+    assert [seen.data for seen in await asyncio.gather(*waiting)] == list(map(bytes, FRAMES[:4]))
+
+
+async def _coroutine(vnet: Vnet, frame: Any) -> Any:
+    return await vnet.expect(frame)
+
+
+async def test_more_frames_than_the_rings_hold(vnet: Vnet) -> None:
+    """They wait until there is room, and none is lost."""
+    count = 4 * vnet.driver.receiveqs[0].ring.size
+    frame = build(Ipv4(), tcp(payload=bytes(3000)))
+    vnet.inject(*[frame] * count)
+    assert vnet.not_injected
+    for _ in range(count):
+        await vnet.expect(frame)
+    await vnet.expect_nothing()
+    assert not any("drop" in name for name in vnet.counters())
+
+
+async def test_scapy_packets_and_captures(vnet: Vnet, tmp_path: Path) -> None:
+    packet = Ether() / IP(dst="192.0.2.1") / UDP()
+    with Writer(tmp_path / "some.pcapng") as writer:
+        for frame in FRAMES:
+            writer.add("eth0", bytes(frame))
+    await vnet.steer()
+    injected = vnet.inject(packet, tmp_path / "some.pcapng")
+    assert injected == [bytes(packet), *map(bytes, FRAMES)]
+    await vnet.expect(packet, report=HashReport.UDPV4)
+    for frame in FRAMES:
+        await vnet.expect(frame)
+
+
+async def test_a_damaged_capture_goes_in_as_far_as_it_is_whole(vnet: Vnet, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pcapng"
+    with Writer(path) as writer:
+        writer.add("eth0", bytes(FRAMES[0]))
+        writer.add("eth0", bytes(FRAMES[1]))
+        writer.flush()
+        whole = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(whole - 20)
+    with pytest.raises(CaptureError, match=r"cut\.pcapng"):
+        vnet.inject(path)
+    await vnet.expect(FRAMES[0])
+    await vnet.expect_nothing()
+
+
+async def test_header_fields_and_conditions(vnet: Vnet) -> None:
+    burst = build(Ipv4(), tcp(payload=bytes(4000)), checksums=False)
+    asked = NetHdr(HdrFlag.NEEDS_CSUM, GsoType.TCPV4, 54, 1000, 34, 16)
+    vnet.inject(burst, header=asked)
+    seen = await vnet.expect(
+        burst,
+        flags=HdrFlag.NEEDS_CSUM,
+        gso_type=GsoType.TCPV4,
+        gso_size=1000,
+        where=lambda frame: len(frame.buffers) > 1,
+    )
+    assert seen.header.num_buffers == len(seen.buffers)
+    vnet.inject(FRAMES[0])
+    await vnet.expect(header=NetHdr(num_buffers=1))
+
+
+async def test_the_other_direction(vnet: Vnet) -> None:
+    burst = build(Ipv6(), tcp(payload=bytes(4000)), checksums=False)
+    asked = NetHdr(HdrFlag.NEEDS_CSUM, GsoType.TCPV6, 74, 1000, 54, 16)
+    await vnet.send(FRAMES[0], FRAMES[1], queue=1)
+    await vnet.send(burst, header=asked)
+    await vnet.expect_sent(burst, gso_type=GsoType.TCPV6, gso_size=1000)
+    await vnet.expect_sent(FRAMES[1])
+    await vnet.expect_sent(FRAMES[0], where=lambda frame: not frame.header.flags)
+    await vnet.expect_nothing_sent()
+
+
+async def test_what_the_device_drops_is_silence(vnet: Vnet) -> None:
+    await vnet.driver.ctrl.rx_promisc(on=False)
+    vnet.inject(*FRAMES)
+    await vnet.expect_nothing()
+    assert vnet.counters()["rx_drop_filtered"] == len(FRAMES)
+
+
+async def test_silence_on_one_queue(vnet: Vnet) -> None:
+    await vnet.steer(table=(2,))
+    vnet.inject(FRAMES[0])
+    await vnet.expect_nothing(queue=1)
+    with pytest.raises(ExpectationError, match="came on queue 2"):
+        await vnet.expect_nothing()
+
+
+async def test_frames_a_test_takes_itself_do_not_hold_up_silence(vnet: Vnet) -> None:
+    vnet.inject(FRAMES[0])
+    assert (await vnet.driver.receive(5)).data == bytes(FRAMES[0])
+    await vnet.expect_nothing()
+    vnet.wire.send(bytes(FRAMES[1]))
+    await vnet.expect(FRAMES[1])
+
+
+async def test_a_prediction_says_what_is_reported(vnet: Vnet) -> None:
+    assert vnet.predict(FRAMES[0]) == {"hash": 0, "report": HashReport.NONE}
+    config = await vnet.steer(table=(1, 2), hash_types=HashType.IPV4, unclassified_queue=3)
+    assert config.indirection_table == (1, 2)
+    other = build(Ipv6(), icmp())
+    assert vnet.predict(other) == {"queue": 3, "hash": 0, "report": HashReport.NONE}
+    vnet.inject(other, FRAMES[0])
+    await vnet.expect(other, **vnet.predict(other))
+    await vnet.expect(FRAMES[0], **vnet.predict(FRAMES[0]))
+
+
+async def test_a_driver_alone(vnet_device_factory: Any) -> None:
+    """Where only a driver is ours, the steering is that of the command; time has to do."""
+    device = await vnet_device_factory()
+    driver = await vnet_device_factory.driver(device)
+    alone = Vnet(None, driver, vnet_device_factory.wire(device))
+    with pytest.raises(UsageError, match="use steer"):
+        alone.predict(FRAMES[0])
+    await alone.steer(table=(3,))
+    alone.inject(FRAMES[0])
+    await alone.expect(FRAMES[0], **alone.predict(FRAMES[0]))
+    await alone.expect_nothing(within=0.01)
+    await alone.send(FRAMES[1])
+    await alone.expect_sent(FRAMES[1])
+    assert alone.counters() == {}
+
+
+@pytest.mark.one_loop("it runs a loop of its own")
+def test_without_pytest() -> None:
+    async def use() -> None:
+        async with scenario(queues=2, features=Feature.CTRL_VQ | Feature.MQ, mtu=1500) as vnet:
+            vnet.inject(FRAMES[0])
+            await vnet.expect(FRAMES[0])
+            assert vnet.driver.pairs == 2
+
+    asyncio.run(use())
+
+
+# --- misuse ---------------------------------------------------------------------------------
+
+
+async def test_forgotten_awaits_are_named() -> None:
+    opened = scenario(queues=1)
+    vnet = await opened.__aenter__()
+    vnet.expect(FRAMES[0])  # type: ignore[unused-coroutine]
+    vnet.expect_nothing()  # type: ignore[unused-coroutine]
+    with pytest.raises(UsageError, match="not done: expect, expect_nothing; write `await"):
+        await opened.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "complaint"),
+    [
+        ({"queue": 4}, "no queue pair 4: the driver has set up 4"),
+        ({"report": HashType.UDPV4}, "is a hash type; reports are numbered otherwise"),
+        ({"gsosize": 1}, "'gsosize' is no field of the virtio header: flags, gso_type"),
+        ({"frame": "some.pcap"}, "a whole capture cannot be expected"),
+        ({"frame": 7}, "7 is no frame: give bytes"),
+    ],
+)
+async def test_what_cannot_be_expected(vnet: Vnet, wanted: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        await vnet.expect(**wanted)
+
+
+async def test_what_cannot_be_injected(vnet: Vnet, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no queue 4 on this wire: it has 0 to 3"):
+        vnet.inject(FRAMES[0], queue=4)
+    with pytest.raises(UsageError, match=r"\[1\] is no frame"):
+        vnet.inject([1])  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(CaptureError, match="cannot open"):
+        vnet.inject(tmp_path / "missing.pcap")
+    with pytest.raises(UsageError, match="no queue pair 9"):
+        await vnet.send(FRAMES[0], queue=9)
+
+
+async def test_no_hash_is_expected_where_none_is_reported() -> None:
+    async with scenario(queues=2, features=Feature.CTRL_VQ | Feature.RSS) as vnet:
+        await vnet.steer()
+        with pytest.raises(UsageError, match="HASH_REPORT was not negotiated"):
+            await vnet.expect(hash=1)
+        assert set(vnet.predict(FRAMES[0])) == {"queue"}
+
+
+async def test_plain_calls_inside_a_coroutine() -> None:
+    with pytest.raises(UsageError, match="plain calls cannot be made inside a coroutine"):
+        PlainVnet().__enter__()
+
+
+async def test_a_port_that_is_none() -> None:
+    with pytest.raises(UsageError, match="'tun' is no kind of port: pair, tap"):
+        await scenario(port="tun").__aenter__()  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.fixture
+def other_loop() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        yield runner
+
+
+def test_a_script_of_another_loop(other_loop: asyncio.Runner) -> None:
+    with PlainVnet(queues=1) as plain, pytest.raises(UsageError, match="same loop scope"):
+        other_loop.run(_coroutine(plain.script, FRAMES[0]))
+
+
+async def test_a_short_header_is_lost_and_said_so(vnet: Vnet) -> None:
+    vnet.inject(b"", header=bytes(4))
+    with pytest.raises(ExpectationError, match=r"1 × rx_drop_port \(the wire gave less than a"):
+        await vnet.expect(FRAMES[0])
