@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -140,6 +141,7 @@ def test_every_truncation(request_: bytes) -> None:
         transition = send(target, request_[:length])
         assert (transition.answer, transition.effects) == (ERR, ()), length
         assert "cut short" in str(transition.note)
+        assert re.search(r"short: \d+ of .*bytes|is cut to \d+$", str(transition.note))
     many = len(lengths)
     assert target.state.control == before.control
     assert target.state.counters == before.counters.add(

@@ -98,6 +98,12 @@ class ShortPayloadError(ValueError):
     """The payload ends before the structure does."""
 
 
+def _need(data: bytes, size: int) -> None:
+    if len(data) < size:
+        message = f"{len(data)} of at least {size} bytes"
+        raise ShortPayloadError(message)
+
+
 @dataclass(frozen=True, slots=True)
 class RssConfig:
     """``struct virtio_net_rss_config``.
@@ -136,13 +142,12 @@ class RssConfig:
         The table has mask + 1 entries, computed without wrapping (U-09).
         Raises ShortPayloadError when bytes are missing (U-04).
         """
-        try:
-            hash_types, mask, unclassified = struct.unpack_from("<IHH", data)
-            table = struct.unpack_from(f"<{mask + 1}H", data, 8)
-            offset = 8 + 2 * (mask + 1)
-            max_tx_vq, key_length = struct.unpack_from("<HB", data, offset)
-        except struct.error as error:
-            raise ShortPayloadError(str(error)) from None
+        _need(data, 8)
+        hash_types, mask, unclassified = struct.unpack_from("<IHH", data)
+        offset = 8 + 2 * (mask + 1)
+        _need(data, offset + 3)
+        table = struct.unpack_from(f"<{mask + 1}H", data, 8)
+        max_tx_vq, key_length = struct.unpack_from("<HB", data, offset)
         offset += 3
         key = data[offset : offset + key_length]
         if len(key) < key_length:
@@ -169,10 +174,8 @@ class HashConfig:
     @classmethod
     def parse(cls, data: bytes) -> tuple[HashConfig, int]:
         """Decode a payload; returns the value and the number of surplus bytes."""
-        try:
-            hash_types, *reserved, key_length = struct.unpack_from("<I4HB", data)
-        except struct.error as error:
-            raise ShortPayloadError(str(error)) from None
+        _need(data, 13)
+        hash_types, *reserved, key_length = struct.unpack_from("<I4HB", data)
         key = data[13 : 13 + key_length]
         if len(key) < key_length:
             message = f"hash key of {key_length} bytes is cut to {len(key)}"

@@ -105,10 +105,10 @@ async def deliver(
         t: of the case.
         drv: who receives them.
         frames: all different.
-        ports: host port queues they come in by in turn, where the wire has such.
+        ports: host port queues they come in by in turn, if the wire has so many.
     """
     arrived: dict[bytes, Received] = {}
-    frames = list(frames)
+    frames, ports = list(frames), min(ports, t.wire.queues)
     for start in range(0, len(frames), _BURST):
         burst = frames[start : start + _BURST]
         missing = set(burst)
