@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pyvnet.driver import Frame as Received
 
 OTHER_KEY: Final = bytes((i * 151 + 43) & 0xFF for i in range(40))
+EX_TYPES: Final = HashType.IP_EX | HashType.TCP_EX | HashType.UDP_EX
 PAIRS: Final = 4
 
 # Frames let in at once: less than any queue holds.
@@ -56,6 +57,11 @@ def types_of(drv: Driver) -> HashType:
     return HashType(drv.config.supported_hash_types) & ALL_HASH_TYPES
 
 
+def plain_types(drv: Driver) -> HashType:
+    """Those without the EX types, of which not everybody thinks alike (U-19, U-58)."""
+    return types_of(drv) & ~EX_TYPES
+
+
 async def several(t: Trial, features: Feature = _STEERED, *, pairs: int = 2) -> Driver:
     """As `steered`, for what cannot be seen with one pair: that is not applicable then."""
     if t.pairs < 2:
@@ -69,10 +75,10 @@ def spread(length: int, pairs: int) -> tuple[int, ...]:
 
 
 def rss(drv: Driver, **changes: Any) -> RssConfig:
-    """All of the device's hash types, a table over every pair; ``changes`` are fields."""
+    """The device's plain hash types, a table over every pair; ``changes`` are fields."""
     length = min(128, drv.config.rss_max_indirection_table_length)
     good = RssConfig(
-        hash_types=int(types_of(drv)),
+        hash_types=int(plain_types(drv)),
         indirection_table=spread(1 << (length.bit_length() - 1), drv.pairs),
         key=VERIFICATION_KEY[: drv.config.rss_max_key_size],
         unclassified_queue=drv.pairs - 1,

@@ -13,16 +13,17 @@ from pyvnet.conformance.case import case
 from pyvnet.conformance.cases import _frames
 from pyvnet.conformance.cases._frames import flow, flows
 from pyvnet.conformance.cases._steering import (
+    EX_TYPES,
     OTHER_KEY,
     configure,
     deliver,
     judge_group,
     judge_hash,
+    plain_types,
     refuses,
     rss,
     several,
     steered,
-    types_of,
 )
 from pyvnet.spec.ctrl import Ack, CtrlClass, MqCommand
 from pyvnet.spec.features import Feature
@@ -37,22 +38,22 @@ if TYPE_CHECKING:
 T = HashType
 _V4: Final = T.IPV4 | T.TCPV4 | T.UDPV4
 _V6: Final = T.IPV6 | T.TCPV6 | T.UDPV6
-_EX: Final = T.IP_EX | T.TCP_EX | T.UDP_EX
+_EX: Final = EX_TYPES
 _V4_SETS: Final = (_V4, T.IPV4, T.TCPV4, T.UDPV4, T.IPV4 | T.UDPV4, T.IPV4 | T.TCPV4)
 _V6_SETS: Final = (_V6, T.IPV6, T.TCPV6, T.UDPV6, T.IPV6 | T.UDPV6, T.IPV6 | T.TCPV6)
 _EX_SETS: Final = (_EX | _V6, _EX, T.IP_EX, T.TCP_EX, T.UDP_EX, T.TCP_EX | T.IPV6)
 
 
 async def _reporting(t: Trial) -> tuple[Driver, int, bytes]:
-    """A driver that gets reports, by RSS where it is offered; types of the device, and a key."""
+    """A driver that gets reports, by RSS where it is offered; plain types, and a key."""
     drv = await steered(t, Feature.HASH_REPORT | t.offered & Feature.RSS, pairs=1)
-    return drv, int(types_of(drv)), VERIFICATION_KEY[: drv.config.rss_max_key_size]
+    return drv, int(plain_types(drv)), VERIFICATION_KEY[: drv.config.rss_max_key_size]
 
 
 async def _judge(
     t: Trial, group: Mapping[str, bytes], sets: tuple[HashType, ...], *, also_all: bool = True
 ) -> None:
-    """Judge a group under some sets of types, and under all the device has."""
+    """Judge a group under some sets of types, and under all the device has but the EX types."""
     drv, types, key = await _reporting(t)
     await judge_group(t, drv, group, [*map(int, sets), *([types] if also_all else [])], key)
 
@@ -79,7 +80,7 @@ async def hash_config_switches_reports_on(t: Trial) -> None:
     """HASH_REPORT without RSS: HASH_CONFIG is taken and says what is hashed, and how."""
     drv = await steered(t, Feature.HASH_REPORT)
     key = VERIFICATION_KEY[: drv.config.rss_max_key_size]
-    for types in (types_of(drv), types_of(drv) & (T.TCPV4 | T.UDPV6), types_of(drv)):
+    for types in (plain_types(drv), plain_types(drv) & (T.TCPV4 | T.UDPV6), plain_types(drv)):
         await drv.ctrl.hash_config(HashConfig(int(types), key))
         await _judge_flows(t, drv, int(types), key)
 
@@ -88,9 +89,9 @@ async def hash_config_switches_reports_on(t: Trial) -> None:
 async def rss_config_governs_reports(t: Trial) -> None:
     """With RSS the reports are by types and key of RSS_CONFIG, whatever HASH_CONFIG said before."""
     drv = await steered(t)
-    first = HashConfig(int(types_of(drv)), OTHER_KEY[: drv.config.rss_max_key_size])
+    first = HashConfig(int(plain_types(drv)), OTHER_KEY[: drv.config.rss_max_key_size])
     await drv.ctrl.raw(CtrlClass.MQ, MqCommand.HASH_CONFIG, first.pack(), check=False)
-    config = rss(drv, hash_types=int(types_of(drv) & ~(T.UDPV4 | T.TCPV6)))
+    config = rss(drv, hash_types=int(plain_types(drv) & ~(T.UDPV4 | T.TCPV6)))
     await drv.ctrl.rss_config(config)
     await _judge_flows(t, drv, config.hash_types, config.key)
 
@@ -161,7 +162,7 @@ async def reports_end_with_the_types(t: Trial) -> None:
     """Once all types are off again reports are NONE."""
     drv = await steered(t, Feature.HASH_REPORT)
     key = VERIFICATION_KEY[: drv.config.rss_max_key_size]
-    for types in (int(types_of(drv)), 0):
+    for types in (int(plain_types(drv)), 0):
         await drv.ctrl.hash_config(HashConfig(types, key))
         await _judge_flows(t, drv, types, key, f" under {types:#x}")
 
@@ -185,12 +186,12 @@ async def merged_frames_are_reported_once(t: Trial) -> None:
     """A frame over many small buffers: hash in the first header, and nothing of it in the data."""
     drv = await steered(t, Feature.HASH_REPORT | Feature.MRG_RXBUF, rx_buffer_size=128)
     key = VERIFICATION_KEY[: drv.config.rss_max_key_size]
-    await configure(drv, int(types_of(drv)), key)
+    await configure(drv, int(plain_types(drv)), key)
     frames = [flow(number, 600 + 130 * number) for number in range(6)]
     arrived = await deliver(t, drv, frames)
     for frame in frames:
         seen, whole = arrived[frame], 20 + len(frame)
-        judge_hash(t, seen, types_of(drv), key, f"a frame of {len(frame)} bytes")
+        judge_hash(t, seen, plain_types(drv), key, f"a frame of {len(frame)} bytes")
         t.equal(seen.header.num_buffers, -(-whole // 128), f"num_buffers of {whole} bytes by 128")
 
 
@@ -292,7 +293,7 @@ async def reserved_fields_are_ignored(t: Trial) -> None:
     """HASH_CONFIG with anything in its reserved fields is answered OK."""
     drv = await steered(t, Feature.HASH_REPORT)
     for reserved in ((0, 0, 0, 4), (1, 2, 3, 4), (0xFFFF,) * 4):
-        config = HashConfig(int(types_of(drv)), VERIFICATION_KEY, reserved)
+        config = HashConfig(int(plain_types(drv)), VERIFICATION_KEY, reserved)
         ack = await drv.ctrl.hash_config(config, check=False)
         t.equal(ack, Ack.OK, f"answer with reserved fields {reserved}")
 
@@ -304,7 +305,7 @@ async def bad_hash_configs_change_nothing(t: Trial) -> None:
     """Types or keys the device does not have, and cut commands: ERR, and reports stay as before."""
     drv = await steered(t, Feature.HASH_REPORT)
     most = drv.config.rss_max_key_size
-    types, key = int(types_of(drv)), VERIFICATION_KEY[:most]
+    types, key = int(plain_types(drv)), VERIFICATION_KEY[:most]
     await drv.ctrl.hash_config(HashConfig(types, key))
     unknown = [1 << bit for bit in range(32) if not drv.config.supported_hash_types >> bit & 1]
     bad = {f"types {bit:#x}": HashConfig(bit, OTHER_KEY) for bit in (*unknown[:1], *unknown[-1:])}
