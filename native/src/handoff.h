@@ -42,7 +42,8 @@ struct vnet_slot {
 	uint16_t queue; /* the receiveq it was steered to */
 	struct virtio_net_hdr_v1 shown; /* what the driver is told of it */
 	uint8_t csum_completed;         /* its checksum was finished here */
-	uint8_t reserved[7];
+	uint8_t reserved[3];
+	uint32_t policy; /* serial of the one it was judged by, if it came from another worker */
 	uint8_t header[VNET_PORT_HDR];
 	uint8_t frame[VNET_FRAME_MAX + 1]; /* one more, so that a longer frame shows */
 };
@@ -103,6 +104,13 @@ static inline uint8_t *vnet_slot_start(struct vnet_slot *slot)
 static inline void vnet_slot_copy(struct vnet_slot *to, const struct vnet_slot *from)
 {
 	memcpy(to, from, offsetof(struct vnet_slot, frame) + from->len);
+}
+
+/** vnet_slot_label() - where a frame for another worker goes, and by which policy */
+static inline void vnet_slot_label(struct vnet_slot *slot, uint32_t queue, uint32_t policy)
+{
+	slot->queue = (uint16_t)queue;
+	slot->policy = policy;
 }
 
 static inline struct vnet_slot *vnet_slot(const struct vnet_slots *slots, uint32_t number)

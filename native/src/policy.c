@@ -82,6 +82,7 @@ static const uint8_t *sorted(uint8_t *to, const uint8_t *from, uint32_t count)
 
 int vnet_policy_create(const struct vnet_policy_config *config, struct vnet_policy **out)
 {
+	static _Atomic uint32_t serial = 1;
 	const struct vnet_filter *filter = &config->filter;
 	int error = check(config);
 	struct vnet_policy *policy;
@@ -96,6 +97,7 @@ int vnet_policy_create(const struct vnet_policy_config *config, struct vnet_poli
 	if (!policy)
 		return -ENOMEM;
 	policy->refs = 1;
+	policy->serial = atomic_fetch_add(&serial, 1);
 	policy->steering = config->steering;
 	policy->header_length = config->header_length;
 	policy->merge_rx = config->merge_rx != 0;
@@ -126,6 +128,11 @@ void vnet_policy_put(struct vnet_policy *policy)
 {
 	if (policy && atomic_fetch_sub_explicit(&policy->refs, 1, memory_order_acq_rel) == 1)
 		free(policy);
+}
+
+uint32_t vnet_policy_serial(const struct vnet_policy *policy)
+{
+	return policy->serial;
 }
 
 void vnet_policy_classify(const struct vnet_policy *policy, const uint8_t *frame, uint32_t len,

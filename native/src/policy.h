@@ -19,6 +19,8 @@
 
 struct vnet_policy {
 	_Atomic uint32_t refs;
+	uint32_t
+		serial; /* no two of a process have the same, but for 4 billion others between them */
 	struct vnet_steering steering;
 	uint32_t header_length;
 	uint32_t port_queues;

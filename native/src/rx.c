@@ -71,7 +71,7 @@ static void hand_off(struct vnet_worker *w, struct vnet_pair *to, struct vnet_sl
 			continue;
 		}
 		vnet_slot_copy(vnet_slot(pool, fresh), slots[i]);
-		vnet_slot(pool, fresh)->queue = (uint16_t)to->index;
+		vnet_slot_label(vnet_slot(pool, fresh), to->index, w->policy->serial);
 		if (!vnet_queue_put(&to->owner->inbound, fresh)) {
 			vnet_queue_put(&pool->free, fresh);
 			lost++;

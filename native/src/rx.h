@@ -76,7 +76,8 @@ static inline bool vnet_rx_direct_due(const struct vnet_worker *w, const struct 
 	       pair->port.attached && policy->steering.mode == VNET_STEER_AUTOMATIC &&
 	       pair->index < policy->steering.pairs && !policy->mtu &&
 	       (policy->filter.modes & VNET_FILTER_PROMISC) &&
-	       (policy->rx_offloads & VNET_OFFLOAD_CSUM) && vnet_rx_active(w->engine, pair->index);
+	       (policy->rx_offloads & VNET_OFFLOAD_CSUM) && !w->capture &&
+	       vnet_rx_active(w->engine, pair->index);
 }
 
 #endif

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 
+#include "capture.h"
 #include "mutants.h"
 #include "stats.h"
 
@@ -296,11 +297,44 @@ void vnet_rx_placed(struct vnet_worker *w, struct vnet_pair *pair)
 	vnet_worker_ring_broke(w);
 }
 
+/* Return: how many are done with */
+static inline uint32_t place_all(struct window *win, struct vnet_slot *const *slots, uint32_t n)
+{
+	uint32_t done = 0;
+
+	for (; done < n; done++) {
+		win->wanted = n - done;
+		if (!place_short(win, slots[done]) && place(win, slots[done]) == NO_BUFFERS)
+			break;
+	}
+	return done;
+}
+
+/* The same while somebody captures. */
+static __attribute__((noinline)) uint32_t place_captured(struct window *win,
+							 struct vnet_slot *const *slots, uint32_t n)
+{
+	uint32_t done = 0;
+
+	for (; done < n; done++) {
+		enum place how = PLACED;
+
+		win->wanted = n - done;
+		if (!place_short(win, slots[done]))
+			how = place(win, slots[done]);
+		if (how == NO_BUFFERS)
+			break;
+		if (how == PLACED)
+			vnet_capture_rx(win->w, win->pair, slots[done]);
+	}
+	return done;
+}
+
 uint32_t vnet_rx_place(struct vnet_worker *w, struct vnet_pair *pair,
 		       struct vnet_slot *const *slots, uint32_t n)
 {
 	struct window win;
-	uint32_t done = 0;
+	uint32_t done;
 
 	win.w = w;
 	win.pair = pair;
@@ -308,11 +342,7 @@ uint32_t vnet_rx_place(struct vnet_worker *w, struct vnet_pair *pair,
 	win.used = win.bytes = win.csum_completed = 0;
 	win.too_big = win.bad_buffer = win.queue_off = 0;
 	w->scratch.pieces.count = 0;
-	for (; done < n; done++) {
-		win.wanted = n - done;
-		if (!place_short(&win, slots[done]) && place(&win, slots[done]) == NO_BUFFERS)
-			break;
-	}
+	done = w->capture ? place_captured(&win, slots, n) : place_all(&win, slots, n);
 	push(&win);
 	give_back(&win, win.begin);
 	count(&win, done);

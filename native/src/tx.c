@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "capture.h"
 #include "mutants.h"
 #include "offload.h"
 #include "parse.h"
@@ -274,6 +275,8 @@ static void settle(struct vnet_worker *w, struct vnet_pair *pair, uint32_t sent,
 		if (b->results[i] == -EFAULT)
 			vnet_mem_lose(w->mem); /* the file behind it was cut off */
 	}
+	if (w->capture)
+		vnet_capture_tx(w, pair, sent);
 	vnet_count(&pair->stats.tx_packets, sent - refused);
 	vnet_count(&pair->stats.tx_bytes, bytes - (sent - refused) * w->policy->header_length);
 	vnet_count(&pair->stats.tx_drop_malformed, count - sent);

@@ -42,6 +42,7 @@
 
 #define VNET_BURST 64u /* frames of one queue before the next queue has its turn */
 
+struct vnet_capture_ring;
 struct vnet_worker;
 
 struct vnet_pair {
@@ -113,6 +114,7 @@ struct vnet_worker {
 	struct vnet_mem *mem;
 	struct vnet_policy *policy;
 	struct vnet_pair *dirty;
+	struct vnet_capture_ring *capture; /* NULL: nobody captures */
 	uint64_t wake_due; /* workers that got frames in this round, one bit each modulo 64 */
 	uint32_t number;
 	bool started;
@@ -145,6 +147,7 @@ struct vnet_engine {
 	uint32_t io; /* enum vnet_io: what was asked for */
 	uint32_t poll_us;
 	bool pin_guest_memory;
+	bool captured; /* there is a capture */
 	struct vnet_pair *pairs;
 	struct vnet_worker *workers;
 	struct vnet_slots slots;

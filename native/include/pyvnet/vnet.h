@@ -249,6 +249,8 @@ VNET_API void vnet_mem_put(struct vnet_mem *mem);
 VNET_API int vnet_policy_create(const struct vnet_policy_config *config,
 				struct vnet_policy **policy);
 VNET_API void vnet_policy_put(struct vnet_policy *policy);
+/** vnet_policy_serial() - what frames of a capture name it by */
+VNET_API uint32_t vnet_policy_serial(const struct vnet_policy *policy);
 
 /**
  * vnet_policy_classify() - what the receive line would decide for a frame
@@ -389,6 +391,47 @@ VNET_API int vnet_ctrl_pop(struct vnet_engine *engine, uint8_t *buf, uint32_t ca
  * @len:	bytes of @answer; more than is writable is cut off
  */
 VNET_API int vnet_ctrl_complete(struct vnet_engine *engine, const uint8_t *answer, uint32_t len);
+
+/*
+ * A capture: copies of frames that were placed or sent, taken by one thread as blocks of a pcapng
+ * file.  Interface 2i is receiveq i, 2i + 1 transmitq i; time stamps are nanoseconds.  Workers wait for
+ * nobody: what finds no room is counted.
+ */
+struct vnet_capture;
+
+struct vnet_capture_batch {
+	uint32_t bytes; /* of whole blocks */
+	uint32_t frames;
+	uint32_t size; /* of the next block, which is not among them; 0: no frame waits */
+	uint32_t policy; /* serial of the one it was judged by */
+};
+
+/**
+ * vnet_capture_start() - let workers hand over copies; one capture of an engine at a time
+ * @snap_length:	bytes kept of a frame, 0: all
+ * @ring_size:	bytes of each worker's ring, a power of two from 512 KiB; 0: a share of 16 MiB
+ * Return: 0; -EBUSY: there is one; -EINVAL, -ENOMEM, errno of eventfd
+ */
+VNET_API int vnet_capture_start(struct vnet_engine *engine, uint32_t snap_length,
+				uint32_t ring_size, struct vnet_capture **capture);
+/** vnet_capture_stop() - no more; what is there can still be taken.  Before the engine goes; harmless twice */
+VNET_API void vnet_capture_stop(struct vnet_capture *capture);
+/** vnet_capture_free() - once it is stopped, and nobody takes */
+VNET_API void vnet_capture_free(struct vnet_capture *capture);
+/** vnet_capture_wait() - return when there is much to take, when woken, or after a while */
+VNET_API void vnet_capture_wait(struct vnet_capture *capture, int32_t milliseconds);
+VNET_API void vnet_capture_wake(struct vnet_capture *capture);
+/**
+ * vnet_capture_take() - blocks of frames that were judged by one policy, the earliest first
+ * @policy:	its serial; a frame of another one ends the batch
+ * @comment:	for the first of them, beside its own; "" for none
+ */
+VNET_API void vnet_capture_take(struct vnet_capture *capture, uint8_t *buf, uint32_t room,
+				uint32_t policy, const char *comment,
+				struct vnet_capture_batch *batch);
+/** vnet_capture_count() - frames of an interface handed over, and lost for want of room */
+VNET_API void vnet_capture_count(const struct vnet_capture *capture, uint32_t interface,
+				 uint64_t *frames, uint64_t *drops);
 
 /*
  * Test hooks (native/src/test_hooks.h); -ENOSYS in the shipped build.

@@ -589,174 +589,206 @@ static void *_cffi_types[] = {
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // char const *()(void)
 /*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(char const *)
-/*  6 */ _CFFI_OP(_CFFI_OP_POINTER, 135), // char const *
+/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(char const *)
+/*  6 */ _CFFI_OP(_CFFI_OP_POINTER, 165), // char const *
 /*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, struct vnet_event *)
-/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct vnet_engine *
-/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 148), // struct vnet_event *
+/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, struct vnet_event *)
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 177), // struct vnet_engine *
+/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 180), // struct vnet_event *
 /* 11 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, struct vnet_mem *)
+/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, struct vnet_mem *)
 /* 13 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // struct vnet_mem *
+/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 182), // struct vnet_mem *
 /* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, struct vnet_policy *)
+/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, struct vnet_policy *)
 /* 17 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 152), // struct vnet_policy *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 184), // struct vnet_policy *
 /* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, struct vnet_queue_config const *)
+/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, struct vnet_queue_config const *)
 /* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 154), // struct vnet_queue_config const *
+/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 186), // struct vnet_queue_config const *
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, int32_t)
+/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, int32_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
 /* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
+/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
 /* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
 /* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
+/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
 /* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct vnet_pair_stats *
+/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 183), // struct vnet_pair_stats *
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
+/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
 /* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 43 */ _CFFI_OP(_CFFI_OP_POINTER, 155), // struct vnet_queue_state *
+/* 43 */ _CFFI_OP(_CFFI_OP_POINTER, 187), // struct vnet_queue_state *
 /* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, uint32_t)
+/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, uint32_t)
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
+/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, uint32_t, struct vnet_capture * *)
 /* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
-/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 165), // uint8_t *
-/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 61 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
-/* 62 */ _CFFI_OP(_CFFI_OP_NOOP, 61),
-/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
-/* 65 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 165), // uint8_t const *
-/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine const *)
-/* 70 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct vnet_engine const *
-/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
-/* 73 */ _CFFI_OP(_CFFI_OP_POINTER, 146), // struct vnet_engine_config const *
-/* 74 */ _CFFI_OP(_CFFI_OP_POINTER, 9), // struct vnet_engine * *
-/* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
-/* 77 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 78 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
-/* 84 */ _CFFI_OP(_CFFI_OP_POINTER, 152), // struct vnet_policy const *
-/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
-/* 89 */ _CFFI_OP(_CFFI_OP_POINTER, 153), // struct vnet_policy_config const *
-/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // struct vnet_policy * *
-/* 91 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
-/* 93 */ _CFFI_OP(_CFFI_OP_POINTER, 156), // struct vnet_region const *
-/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 14), // struct vnet_mem * *
-/* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(uint32_t, char const * *, char const * *)
-/* 98 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 99 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // char const * *
-/* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 99),
-/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(uint32_t, int64_t)
-/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 105 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(void *, uint64_t, struct vnet_policy const *)
-/* 107 */ _CFFI_OP(_CFFI_OP_POINTER, 172), // void *
-/* 108 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 84),
-/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION, 144), // int()(void)
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 53), // uint64_t()(void)
-/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_engine *)
-/* 116 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_engine const *, struct vnet_engine_info *)
-/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 70),
-/* 120 */ _CFFI_OP(_CFFI_OP_POINTER, 147), // struct vnet_engine_info *
+/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 54 */ _CFFI_OP(_CFFI_OP_POINTER, 125), // struct vnet_capture * *
+/* 55 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
+/* 57 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
+/* 64 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 197), // uint8_t *
+/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 67 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
+/* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 67),
+/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
+/* 71 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 72 */ _CFFI_OP(_CFFI_OP_POINTER, 197), // uint8_t const *
+/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine const *)
+/* 76 */ _CFFI_OP(_CFFI_OP_POINTER, 177), // struct vnet_engine const *
+/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
+/* 79 */ _CFFI_OP(_CFFI_OP_POINTER, 178), // struct vnet_engine_config const *
+/* 80 */ _CFFI_OP(_CFFI_OP_POINTER, 9), // struct vnet_engine * *
+/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
+/* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 72),
+/* 87 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
+/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 184), // struct vnet_policy const *
+/* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 72),
+/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
+/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // struct vnet_policy_config const *
+/* 96 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // struct vnet_policy * *
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
+/* 99 */ _CFFI_OP(_CFFI_OP_POINTER, 188), // struct vnet_region const *
+/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 14), // struct vnet_mem * *
+/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(uint32_t, char const * *, char const * *)
+/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // char const * *
+/* 106 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(uint32_t, int64_t)
+/* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(void *, uint64_t, struct vnet_policy const *)
+/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 204), // void *
+/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(void)
+/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // uint32_t()(struct vnet_policy const *)
+/* 120 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
 /* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_mem *)
-/* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
-/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_policy *)
-/* 126 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
-/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
-/* 129 */ _CFFI_OP(_CFFI_OP_NOOP, 84),
-/* 130 */ _CFFI_OP(_CFFI_OP_NOOP, 66),
-/* 131 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 159), // struct vnet_verdict *
-/* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 136 */ _CFFI_OP(_CFFI_OP_ARRAY, 135), // char[20]
-/* 137 */ (_cffi_opcode_t)(20),
-/* 138 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
-/* 139 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_io
-/* 140 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_port_type
-/* 141 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum vnet_steering_mode
-/* 142 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum vnet_uring_step
-/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 27), // int32_t const *
-/* 144 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 145 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_engine
-/* 146 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_engine_config
-/* 147 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_engine_info
-/* 148 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_event
-/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_filter
-/* 150 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_mem
-/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_pair_stats
-/* 152 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_policy
-/* 153 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_policy_config
-/* 154 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_queue_config
-/* 155 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_queue_state
-/* 156 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_region
-/* 157 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_steering
-/* 158 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct vnet_steering_map
-/* 159 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct vnet_verdict
-/* 160 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 161 */ _CFFI_OP(_CFFI_OP_ARRAY, 160), // uint16_t[128]
-/* 162 */ (_cffi_opcode_t)(128),
-/* 163 */ _CFFI_OP(_CFFI_OP_ARRAY, 53), // uint64_t[64]
-/* 164 */ (_cffi_opcode_t)(64),
-/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 166 */ _CFFI_OP(_CFFI_OP_ARRAY, 165), // uint8_t[2]
-/* 167 */ (_cffi_opcode_t)(2),
-/* 168 */ _CFFI_OP(_CFFI_OP_ARRAY, 165), // uint8_t[40]
-/* 169 */ (_cffi_opcode_t)(40),
-/* 170 */ _CFFI_OP(_CFFI_OP_ARRAY, 165), // uint8_t[6]
-/* 171 */ (_cffi_opcode_t)(6),
-/* 172 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION, 59), // uint64_t()(void)
+/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_capture *)
+/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 175), // struct vnet_capture *
+/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_capture *, int32_t)
+/* 128 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 129 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_capture *, uint8_t *, uint32_t, uint32_t, char const *, struct vnet_capture_batch *)
+/* 132 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
+/* 133 */ _CFFI_OP(_CFFI_OP_NOOP, 65),
+/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 6),
+/* 137 */ _CFFI_OP(_CFFI_OP_POINTER, 176), // struct vnet_capture_batch *
+/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_capture const *, uint32_t, uint64_t *, uint64_t *)
+/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 175), // struct vnet_capture const *
+/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 142 */ _CFFI_OP(_CFFI_OP_POINTER, 59), // uint64_t *
+/* 143 */ _CFFI_OP(_CFFI_OP_NOOP, 142),
+/* 144 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_engine *)
+/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_engine const *, struct vnet_engine_info *)
+/* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 76),
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 179), // struct vnet_engine_info *
+/* 151 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_mem *)
+/* 153 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 154 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 155 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_policy *)
+/* 156 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
+/* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 160 */ _CFFI_OP(_CFFI_OP_NOOP, 72),
+/* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 162 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 191), // struct vnet_verdict *
+/* 164 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 166 */ _CFFI_OP(_CFFI_OP_ARRAY, 165), // char[20]
+/* 167 */ (_cffi_opcode_t)(20),
+/* 168 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
+/* 169 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_io
+/* 170 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_port_type
+/* 171 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum vnet_steering_mode
+/* 172 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum vnet_uring_step
+/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 27), // int32_t const *
+/* 174 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 175 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_capture
+/* 176 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_capture_batch
+/* 177 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_engine
+/* 178 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_engine_config
+/* 179 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_engine_info
+/* 180 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_event
+/* 181 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_filter
+/* 182 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_mem
+/* 183 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_pair_stats
+/* 184 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_policy
+/* 185 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_policy_config
+/* 186 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_queue_config
+/* 187 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_queue_state
+/* 188 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct vnet_region
+/* 189 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct vnet_steering
+/* 190 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct vnet_steering_map
+/* 191 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct vnet_verdict
+/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 193 */ _CFFI_OP(_CFFI_OP_ARRAY, 192), // uint16_t[128]
+/* 194 */ (_cffi_opcode_t)(128),
+/* 195 */ _CFFI_OP(_CFFI_OP_ARRAY, 59), // uint64_t[64]
+/* 196 */ (_cffi_opcode_t)(64),
+/* 197 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 198 */ _CFFI_OP(_CFFI_OP_ARRAY, 197), // uint8_t[2]
+/* 199 */ (_cffi_opcode_t)(2),
+/* 200 */ _CFFI_OP(_CFFI_OP_ARRAY, 197), // uint8_t[40]
+/* 201 */ (_cffi_opcode_t)(40),
+/* 202 */ _CFFI_OP(_CFFI_OP_ARRAY, 197), // uint8_t[6]
+/* 203 */ (_cffi_opcode_t)(6),
+/* 204 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_VNET_BREAK_NONE(unsigned long long *o)
@@ -927,6 +959,378 @@ static int _cffi_const_VNET_URING_FILES(unsigned long long *o)
   return n;
 }
 
+static void _cffi_d_vnet_capture_count(struct vnet_capture const * x0, uint32_t x1, uint64_t * x2, uint64_t * x3)
+{
+  vnet_capture_count(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_capture_count(PyObject *self, PyObject *args)
+{
+  struct vnet_capture const * x0;
+  uint32_t x1;
+  uint64_t * x2;
+  uint64_t * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vnet_capture_count", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(140), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(140), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(142), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(142), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(142), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(142), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { vnet_capture_count(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_vnet_capture_count _cffi_d_vnet_capture_count
+#endif
+
+static void _cffi_d_vnet_capture_free(struct vnet_capture * x0)
+{
+  vnet_capture_free(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_capture_free(PyObject *self, PyObject *arg0)
+{
+  struct vnet_capture * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(125), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { vnet_capture_free(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_vnet_capture_free _cffi_d_vnet_capture_free
+#endif
+
+static int _cffi_d_vnet_capture_start(struct vnet_engine * x0, uint32_t x1, uint32_t x2, struct vnet_capture * * x3)
+{
+  return vnet_capture_start(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_capture_start(PyObject *self, PyObject *args)
+{
+  struct vnet_engine * x0;
+  uint32_t x1;
+  uint32_t x2;
+  struct vnet_capture * * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vnet_capture_start", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(54), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct vnet_capture * *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(54), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_capture_start(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_capture_start _cffi_d_vnet_capture_start
+#endif
+
+static void _cffi_d_vnet_capture_stop(struct vnet_capture * x0)
+{
+  vnet_capture_stop(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_capture_stop(PyObject *self, PyObject *arg0)
+{
+  struct vnet_capture * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(125), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { vnet_capture_stop(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_vnet_capture_stop _cffi_d_vnet_capture_stop
+#endif
+
+static void _cffi_d_vnet_capture_take(struct vnet_capture * x0, uint8_t * x1, uint32_t x2, uint32_t x3, char const * x4, struct vnet_capture_batch * x5)
+{
+  vnet_capture_take(x0, x1, x2, x3, x4, x5);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_capture_take(PyObject *self, PyObject *args)
+{
+  struct vnet_capture * x0;
+  uint8_t * x1;
+  uint32_t x2;
+  uint32_t x3;
+  char const * x4;
+  struct vnet_capture_batch * x5;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+
+  if (!PyArg_UnpackTuple(args, "vnet_capture_take", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(125), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(65), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(65), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint32_t);
+  if (x3 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(6), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (char const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(6), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(137), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (struct vnet_capture_batch *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(137), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { vnet_capture_take(x0, x1, x2, x3, x4, x5); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_vnet_capture_take _cffi_d_vnet_capture_take
+#endif
+
+static void _cffi_d_vnet_capture_wait(struct vnet_capture * x0, int32_t x1)
+{
+  vnet_capture_wait(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_capture_wait(PyObject *self, PyObject *args)
+{
+  struct vnet_capture * x0;
+  int32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "vnet_capture_wait", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(125), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, int32_t);
+  if (x1 == (int32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { vnet_capture_wait(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_vnet_capture_wait _cffi_d_vnet_capture_wait
+#endif
+
+static void _cffi_d_vnet_capture_wake(struct vnet_capture * x0)
+{
+  vnet_capture_wake(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_capture_wake(PyObject *self, PyObject *arg0)
+{
+  struct vnet_capture * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(125), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { vnet_capture_wake(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+#else
+#  define _cffi_f_vnet_capture_wake _cffi_d_vnet_capture_wake
+#endif
+
 static int _cffi_d_vnet_ctrl_complete(struct vnet_engine * x0, uint8_t const * x1, uint32_t x2)
 {
   return vnet_ctrl_complete(x0, x1, x2);
@@ -959,10 +1363,10 @@ _cffi_f_vnet_ctrl_complete(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(66), arg1, (char **)&x1);
+      _cffi_type(72), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(66), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(72), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1022,10 +1426,10 @@ _cffi_f_vnet_ctrl_pop(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(59), arg1, (char **)&x1);
+      _cffi_type(65), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(59), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(65), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1035,19 +1439,19 @@ _cffi_f_vnet_ctrl_pop(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(61), arg3, (char **)&x3);
+      _cffi_type(67), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(61), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(67), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(61), arg4, (char **)&x4);
+      _cffi_type(67), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(61), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(67), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1088,19 +1492,19 @@ _cffi_f_vnet_engine_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(73), arg0, (char **)&x0);
+      _cffi_type(79), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(73), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(79), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(74), arg1, (char **)&x1);
+      _cffi_type(80), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_engine * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(74), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(80), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1225,10 +1629,10 @@ _cffi_f_vnet_engine_event_fd(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(76), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(76), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1267,19 +1671,19 @@ _cffi_f_vnet_engine_info(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(70), arg0, (char **)&x0);
+      _cffi_type(76), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_engine const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(70), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(76), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(120), arg1, (char **)&x1);
+      _cffi_type(150), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_engine_info *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(120), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(150), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1895,19 +2299,19 @@ _cffi_f_vnet_hash_kernel_info(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(99), arg1, (char **)&x1);
+      _cffi_type(105), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(99), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(99), arg2, (char **)&x2);
+      _cffi_type(105), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(99), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(105), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2014,10 +2418,10 @@ _cffi_f_vnet_mem_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(93), arg0, (char **)&x0);
+      _cffi_type(99), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_region const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(93), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(99), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2027,10 +2431,10 @@ _cffi_f_vnet_mem_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(95), arg2, (char **)&x2);
+      _cffi_type(101), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_mem * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(95), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(101), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2111,19 +2515,19 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(84), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(84), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(66), arg1, (char **)&x1);
+      _cffi_type(72), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(66), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(72), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2137,10 +2541,10 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(133), arg4, (char **)&x4);
+      _cffi_type(163), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vnet_verdict *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(133), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(163), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2181,19 +2585,19 @@ _cffi_f_vnet_policy_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(89), arg0, (char **)&x0);
+      _cffi_type(95), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy_config const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(89), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(95), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(90), arg1, (char **)&x1);
+      _cffi_type(96), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_policy * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(90), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(96), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2236,19 +2640,19 @@ _cffi_f_vnet_policy_passes(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(84), arg0, (char **)&x0);
+      _cffi_type(90), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(84), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(66), arg1, (char **)&x1);
+      _cffi_type(72), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(66), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(72), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2308,6 +2712,44 @@ _cffi_f_vnet_policy_put(PyObject *self, PyObject *arg0)
 #  define _cffi_f_vnet_policy_put _cffi_d_vnet_policy_put
 #endif
 
+static uint32_t _cffi_d_vnet_policy_serial(struct vnet_policy const * x0)
+{
+  return vnet_policy_serial(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_policy_serial(PyObject *self, PyObject *arg0)
+{
+  struct vnet_policy const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  uint32_t result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(90), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(90), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_policy_serial(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint32_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_policy_serial _cffi_d_vnet_policy_serial
+#endif
+
 static int _cffi_d_vnet_steering_map_publish(void * x0, uint64_t x1, struct vnet_policy const * x2)
 {
   return vnet_steering_map_publish(x0, x1, x2);
@@ -2331,10 +2773,10 @@ _cffi_f_vnet_steering_map_publish(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(107), arg0, (char **)&x0);
+      _cffi_type(113), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(107), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(113), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2344,10 +2786,10 @@ _cffi_f_vnet_steering_map_publish(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(84), arg2, (char **)&x2);
+      _cffi_type(90), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct vnet_policy const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(84), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(90), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2477,10 +2919,10 @@ _cffi_f_vnet_test_flip(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(66), arg3, (char **)&x3);
+      _cffi_type(72), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(66), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(72), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2842,6 +3284,18 @@ static int _cffi_const_VNET_STEER_F_EX_TYPES_ALWAYS(unsigned long long *o)
 }
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vnet_capture_batch(struct vnet_capture_batch *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->bytes) | 0);  /* check that 'struct vnet_capture_batch.bytes' is an integer */
+  (void)((p->frames) | 0);  /* check that 'struct vnet_capture_batch.frames' is an integer */
+  (void)((p->size) | 0);  /* check that 'struct vnet_capture_batch.size' is an integer */
+  (void)((p->policy) | 0);  /* check that 'struct vnet_capture_batch.policy' is an integer */
+}
+struct _cffi_align_struct_vnet_capture_batch { char x; struct vnet_capture_batch y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_vnet_engine_config(struct vnet_engine_config *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -3090,14 +3544,21 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VNET_URING_NONE", (void *)_cffi_const_VNET_URING_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_URING_PROBE", (void *)_cffi_const_VNET_URING_PROBE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_URING_SETUP", (void *)_cffi_const_VNET_URING_SETUP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_vnet_ctrl_complete },
-  { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_vnet_ctrl_pop },
-  { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_vnet_engine_create },
-  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 115), (void *)_cffi_d_vnet_engine_destroy },
+  { "vnet_capture_count", (void *)_cffi_f_vnet_capture_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_vnet_capture_count },
+  { "vnet_capture_free", (void *)_cffi_f_vnet_capture_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 124), (void *)_cffi_d_vnet_capture_free },
+  { "vnet_capture_start", (void *)_cffi_f_vnet_capture_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_vnet_capture_start },
+  { "vnet_capture_stop", (void *)_cffi_f_vnet_capture_stop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 124), (void *)_cffi_d_vnet_capture_stop },
+  { "vnet_capture_take", (void *)_cffi_f_vnet_capture_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 131), (void *)_cffi_d_vnet_capture_take },
+  { "vnet_capture_wait", (void *)_cffi_f_vnet_capture_wait, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 127), (void *)_cffi_d_vnet_capture_wait },
+  { "vnet_capture_wake", (void *)_cffi_f_vnet_capture_wake, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 124), (void *)_cffi_d_vnet_capture_wake },
+  { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_vnet_ctrl_complete },
+  { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 63), (void *)_cffi_d_vnet_ctrl_pop },
+  { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_vnet_engine_create },
+  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 145), (void *)_cffi_d_vnet_engine_destroy },
   { "vnet_engine_enable_queue", (void *)_cffi_f_vnet_engine_enable_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vnet_engine_enable_queue },
-  { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 69), (void *)_cffi_d_vnet_engine_event_fd },
-  { "vnet_engine_info", (void *)_cffi_f_vnet_engine_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 118), (void *)_cffi_d_vnet_engine_info },
-  { "vnet_engine_move_queue", (void *)_cffi_f_vnet_engine_move_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_vnet_engine_move_queue },
+  { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 75), (void *)_cffi_d_vnet_engine_event_fd },
+  { "vnet_engine_info", (void *)_cffi_f_vnet_engine_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_vnet_engine_info },
+  { "vnet_engine_move_queue", (void *)_cffi_f_vnet_engine_move_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 56), (void *)_cffi_d_vnet_engine_move_queue },
   { "vnet_engine_next_event", (void *)_cffi_f_vnet_engine_next_event, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_vnet_engine_next_event },
   { "vnet_engine_queue_state", (void *)_cffi_f_vnet_engine_queue_state, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_vnet_engine_queue_state },
   { "vnet_engine_set_calls", (void *)_cffi_f_vnet_engine_set_calls, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 29), (void *)_cffi_d_vnet_engine_set_calls },
@@ -3107,20 +3568,21 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vnet_engine_start_queue", (void *)_cffi_f_vnet_engine_start_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 20), (void *)_cffi_d_vnet_engine_start_queue },
   { "vnet_engine_stats", (void *)_cffi_f_vnet_engine_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 35), (void *)_cffi_d_vnet_engine_stats },
   { "vnet_engine_stop_queue", (void *)_cffi_f_vnet_engine_stop_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_vnet_engine_stop_queue },
-  { "vnet_hash_kernel_info", (void *)_cffi_f_vnet_hash_kernel_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 97), (void *)_cffi_d_vnet_hash_kernel_info },
+  { "vnet_hash_kernel_info", (void *)_cffi_f_vnet_hash_kernel_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_vnet_hash_kernel_info },
   { "vnet_hash_kernel_name", (void *)_cffi_f_vnet_hash_kernel_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 3), (void *)_cffi_d_vnet_hash_kernel_name },
   { "vnet_hash_select", (void *)_cffi_f_vnet_hash_select, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_hash_select },
-  { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_vnet_mem_create },
-  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 122), (void *)_cffi_d_vnet_mem_put },
-  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 128), (void *)_cffi_d_vnet_policy_classify },
-  { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_vnet_policy_create },
-  { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 83), (void *)_cffi_d_vnet_policy_passes },
-  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 125), (void *)_cffi_d_vnet_policy_put },
-  { "vnet_steering_map_publish", (void *)_cffi_f_vnet_steering_map_publish, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 106), (void *)_cffi_d_vnet_steering_map_publish },
-  { "vnet_steering_settle", (void *)_cffi_f_vnet_steering_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 111), (void *)_cffi_d_vnet_steering_settle },
-  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_vnet_test_fail },
-  { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 76), (void *)_cffi_d_vnet_test_flip },
-  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 113), (void *)_cffi_d_vnet_test_flip_reads },
+  { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_vnet_mem_create },
+  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 152), (void *)_cffi_d_vnet_mem_put },
+  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 158), (void *)_cffi_d_vnet_policy_classify },
+  { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 94), (void *)_cffi_d_vnet_policy_create },
+  { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_vnet_policy_passes },
+  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 155), (void *)_cffi_d_vnet_policy_put },
+  { "vnet_policy_serial", (void *)_cffi_f_vnet_policy_serial, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 119), (void *)_cffi_d_vnet_policy_serial },
+  { "vnet_steering_map_publish", (void *)_cffi_f_vnet_steering_map_publish, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_vnet_steering_map_publish },
+  { "vnet_steering_settle", (void *)_cffi_f_vnet_steering_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 117), (void *)_cffi_d_vnet_steering_settle },
+  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_vnet_test_fail },
+  { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 82), (void *)_cffi_d_vnet_test_flip },
+  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 122), (void *)_cffi_d_vnet_test_flip_reads },
   { "vnet_test_guard_name", (void *)_cffi_f_vnet_test_guard_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vnet_test_guard_name },
   { "vnet_test_guard_off", (void *)_cffi_f_vnet_test_guard_off, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_test_guard_off },
   { "vnet_test_mutant", (void *)_cffi_f_vnet_test_mutant, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_test_mutant },
@@ -3128,6 +3590,18 @@ static const struct _cffi_global_s _cffi_globals[] = {
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
+  { "bytes", offsetof(struct vnet_capture_batch, bytes),
+             sizeof(((struct vnet_capture_batch *)0)->bytes),
+             _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "frames", offsetof(struct vnet_capture_batch, frames),
+              sizeof(((struct vnet_capture_batch *)0)->frames),
+              _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "size", offsetof(struct vnet_capture_batch, size),
+            sizeof(((struct vnet_capture_batch *)0)->size),
+            _CFFI_OP(_CFFI_OP_NOOP, 1) },
+  { "policy", offsetof(struct vnet_capture_batch, policy),
+              sizeof(((struct vnet_capture_batch *)0)->policy),
+              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "pairs", offsetof(struct vnet_engine_config, pairs),
              sizeof(((struct vnet_engine_config *)0)->pairs),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3142,7 +3616,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "port_fds", offsetof(struct vnet_engine_config, port_fds),
                 sizeof(((struct vnet_engine_config *)0)->port_fds),
-                _CFFI_OP(_CFFI_OP_NOOP, 143) },
+                _CFFI_OP(_CFFI_OP_NOOP, 173) },
   { "port_count", offsetof(struct vnet_engine_config, port_count),
                   sizeof(((struct vnet_engine_config *)0)->port_count),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3157,10 +3631,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                         _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "worker_cpus", offsetof(struct vnet_engine_config, worker_cpus),
                    sizeof(((struct vnet_engine_config *)0)->worker_cpus),
-                   _CFFI_OP(_CFFI_OP_NOOP, 143) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 173) },
   { "info", offsetof(struct vnet_engine_config, info),
             sizeof(((struct vnet_engine_config *)0)->info),
-            _CFFI_OP(_CFFI_OP_NOOP, 120) },
+            _CFFI_OP(_CFFI_OP_NOOP, 150) },
   { "workers", offsetof(struct vnet_engine_info, workers),
                sizeof(((struct vnet_engine_info *)0)->workers),
                _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3181,7 +3655,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_kernel", offsetof(struct vnet_engine_info, hash_kernel),
                    sizeof(((struct vnet_engine_info *)0)->hash_kernel),
-                   _CFFI_OP(_CFFI_OP_NOOP, 136) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 166) },
   { "kind", offsetof(struct vnet_event, kind),
             sizeof(((struct vnet_event *)0)->kind),
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3208,100 +3682,100 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "unicast", offsetof(struct vnet_filter, unicast),
                sizeof(((struct vnet_filter *)0)->unicast),
-               _CFFI_OP(_CFFI_OP_NOOP, 66) },
+               _CFFI_OP(_CFFI_OP_NOOP, 72) },
   { "multicast", offsetof(struct vnet_filter, multicast),
                  sizeof(((struct vnet_filter *)0)->multicast),
-                 _CFFI_OP(_CFFI_OP_NOOP, 66) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 72) },
   { "mac", offsetof(struct vnet_filter, mac),
            sizeof(((struct vnet_filter *)0)->mac),
-           _CFFI_OP(_CFFI_OP_NOOP, 170) },
+           _CFFI_OP(_CFFI_OP_NOOP, 202) },
   { "pad", offsetof(struct vnet_filter, pad),
            sizeof(((struct vnet_filter *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 166) },
+           _CFFI_OP(_CFFI_OP_NOOP, 198) },
   { "vlans", offsetof(struct vnet_filter, vlans),
              sizeof(((struct vnet_filter *)0)->vlans),
-             _CFFI_OP(_CFFI_OP_NOOP, 163) },
+             _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "rx_port_frames", offsetof(struct vnet_pair_stats, rx_port_frames),
                       sizeof(((struct vnet_pair_stats *)0)->rx_port_frames),
-                      _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_packets", offsetof(struct vnet_pair_stats, rx_packets),
                   sizeof(((struct vnet_pair_stats *)0)->rx_packets),
-                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_bytes", offsetof(struct vnet_pair_stats, rx_bytes),
                 sizeof(((struct vnet_pair_stats *)0)->rx_bytes),
-                _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_handoffs", offsetof(struct vnet_pair_stats, rx_handoffs),
                    sizeof(((struct vnet_pair_stats *)0)->rx_handoffs),
-                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_resteered", offsetof(struct vnet_pair_stats, rx_resteered),
                     sizeof(((struct vnet_pair_stats *)0)->rx_resteered),
-                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_direct", offsetof(struct vnet_pair_stats, rx_direct),
                  sizeof(((struct vnet_pair_stats *)0)->rx_direct),
-                 _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_notifications", offsetof(struct vnet_pair_stats, rx_notifications),
                         sizeof(((struct vnet_pair_stats *)0)->rx_notifications),
-                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_kicks", offsetof(struct vnet_pair_stats, rx_kicks),
                 sizeof(((struct vnet_pair_stats *)0)->rx_kicks),
-                _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_drop_overruns", offsetof(struct vnet_pair_stats, rx_drop_overruns),
                         sizeof(((struct vnet_pair_stats *)0)->rx_drop_overruns),
-                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_drop_too_big", offsetof(struct vnet_pair_stats, rx_drop_too_big),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_too_big),
-                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_drop_bad_buffer", offsetof(struct vnet_pair_stats, rx_drop_bad_buffer),
                           sizeof(((struct vnet_pair_stats *)0)->rx_drop_bad_buffer),
-                          _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_drop_queue_off", offsetof(struct vnet_pair_stats, rx_drop_queue_off),
                          sizeof(((struct vnet_pair_stats *)0)->rx_drop_queue_off),
-                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_drop_handoff", offsetof(struct vnet_pair_stats, rx_drop_handoff),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_handoff),
-                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_drop_filtered", offsetof(struct vnet_pair_stats, rx_drop_filtered),
                         sizeof(((struct vnet_pair_stats *)0)->rx_drop_filtered),
-                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_drop_port", offsetof(struct vnet_pair_stats, rx_drop_port),
                     sizeof(((struct vnet_pair_stats *)0)->rx_drop_port),
-                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_drop_offload", offsetof(struct vnet_pair_stats, rx_drop_offload),
                        sizeof(((struct vnet_pair_stats *)0)->rx_drop_offload),
-                       _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                       _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_drop_mtu", offsetof(struct vnet_pair_stats, rx_drop_mtu),
                    sizeof(((struct vnet_pair_stats *)0)->rx_drop_mtu),
-                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rx_csum_completed", offsetof(struct vnet_pair_stats, rx_csum_completed),
                          sizeof(((struct vnet_pair_stats *)0)->rx_csum_completed),
-                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "tx_packets", offsetof(struct vnet_pair_stats, tx_packets),
                   sizeof(((struct vnet_pair_stats *)0)->tx_packets),
-                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "tx_bytes", offsetof(struct vnet_pair_stats, tx_bytes),
                 sizeof(((struct vnet_pair_stats *)0)->tx_bytes),
-                _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "tx_notifications", offsetof(struct vnet_pair_stats, tx_notifications),
                         sizeof(((struct vnet_pair_stats *)0)->tx_notifications),
-                        _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                        _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "tx_kicks", offsetof(struct vnet_pair_stats, tx_kicks),
                 sizeof(((struct vnet_pair_stats *)0)->tx_kicks),
-                _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "tx_drop_malformed", offsetof(struct vnet_pair_stats, tx_drop_malformed),
                          sizeof(((struct vnet_pair_stats *)0)->tx_drop_malformed),
-                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "tx_drop_port", offsetof(struct vnet_pair_stats, tx_drop_port),
                     sizeof(((struct vnet_pair_stats *)0)->tx_drop_port),
-                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "tx_drop_queue_off", offsetof(struct vnet_pair_stats, tx_drop_queue_off),
                          sizeof(((struct vnet_pair_stats *)0)->tx_drop_queue_off),
-                         _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "rings_broken", offsetof(struct vnet_pair_stats, rings_broken),
                     sizeof(((struct vnet_pair_stats *)0)->rings_broken),
-                    _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "steering", offsetof(struct vnet_policy_config, steering),
                 sizeof(((struct vnet_policy_config *)0)->steering),
-                _CFFI_OP(_CFFI_OP_NOOP, 157) },
+                _CFFI_OP(_CFFI_OP_NOOP, 189) },
   { "header_length", offsetof(struct vnet_policy_config, header_length),
                      sizeof(((struct vnet_policy_config *)0)->header_length),
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3316,13 +3790,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
            _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "guest_offloads", offsetof(struct vnet_policy_config, guest_offloads),
                       sizeof(((struct vnet_policy_config *)0)->guest_offloads),
-                      _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                      _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "host_offloads", offsetof(struct vnet_policy_config, host_offloads),
                      sizeof(((struct vnet_policy_config *)0)->host_offloads),
-                     _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "filter", offsetof(struct vnet_policy_config, filter),
               sizeof(((struct vnet_policy_config *)0)->filter),
-              _CFFI_OP(_CFFI_OP_NOOP, 149) },
+              _CFFI_OP(_CFFI_OP_NOOP, 181) },
   { "index", offsetof(struct vnet_queue_config, index),
              sizeof(((struct vnet_queue_config *)0)->index),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3331,13 +3805,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "desc_table", offsetof(struct vnet_queue_config, desc_table),
                   sizeof(((struct vnet_queue_config *)0)->desc_table),
-                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "avail_ring", offsetof(struct vnet_queue_config, avail_ring),
                   sizeof(((struct vnet_queue_config *)0)->avail_ring),
-                  _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "used_ring", offsetof(struct vnet_queue_config, used_ring),
                  sizeof(((struct vnet_queue_config *)0)->used_ring),
-                 _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "event_idx", offsetof(struct vnet_queue_config, event_idx),
                  sizeof(((struct vnet_queue_config *)0)->event_idx),
                  _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3346,10 +3820,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_config, avail_base),
                   sizeof(((struct vnet_queue_config *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "used_base", offsetof(struct vnet_queue_config, used_base),
                  sizeof(((struct vnet_queue_config *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "kick_fd", offsetof(struct vnet_queue_config, kick_fd),
                sizeof(((struct vnet_queue_config *)0)->kick_fd),
                _CFFI_OP(_CFFI_OP_NOOP, 27) },
@@ -3364,10 +3838,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_state, avail_base),
                   sizeof(((struct vnet_queue_state *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "used_base", offsetof(struct vnet_queue_state, used_base),
                  sizeof(((struct vnet_queue_state *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "broken", offsetof(struct vnet_queue_state, broken),
               sizeof(((struct vnet_queue_state *)0)->broken),
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3376,13 +3850,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "gpa", offsetof(struct vnet_region, gpa),
            sizeof(((struct vnet_region *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 53) },
+           _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "size", offsetof(struct vnet_region, size),
             sizeof(((struct vnet_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 53) },
+            _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "mmap_offset", offsetof(struct vnet_region, mmap_offset),
                    sizeof(((struct vnet_region *)0)->mmap_offset),
-                   _CFFI_OP(_CFFI_OP_NOOP, 53) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "fd", offsetof(struct vnet_region, fd),
           sizeof(((struct vnet_region *)0)->fd),
           _CFFI_OP(_CFFI_OP_NOOP, 27) },
@@ -3400,22 +3874,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "pairs", offsetof(struct vnet_steering, pairs),
              sizeof(((struct vnet_steering *)0)->pairs),
-             _CFFI_OP(_CFFI_OP_NOOP, 160) },
+             _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "indirection_table_mask", offsetof(struct vnet_steering, indirection_table_mask),
                               sizeof(((struct vnet_steering *)0)->indirection_table_mask),
-                              _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "unclassified_queue", offsetof(struct vnet_steering, unclassified_queue),
                           sizeof(((struct vnet_steering *)0)->unclassified_queue),
-                          _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "reserved", offsetof(struct vnet_steering, reserved),
                 sizeof(((struct vnet_steering *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "key", offsetof(struct vnet_steering, key),
            sizeof(((struct vnet_steering *)0)->key),
-           _CFFI_OP(_CFFI_OP_NOOP, 168) },
+           _CFFI_OP(_CFFI_OP_NOOP, 200) },
   { "indirection_table", offsetof(struct vnet_steering, indirection_table),
                          sizeof(((struct vnet_steering *)0)->indirection_table),
-                         _CFFI_OP(_CFFI_OP_NOOP, 161) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 193) },
   { "magic", offsetof(struct vnet_steering_map, magic),
              sizeof(((struct vnet_steering_map *)0)->magic),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3424,7 +3898,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "stamp", offsetof(struct vnet_steering_map, stamp),
              sizeof(((struct vnet_steering_map *)0)->stamp),
-             _CFFI_OP(_CFFI_OP_NOOP, 53) },
+             _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "active", offsetof(struct vnet_steering_map, active),
               sizeof(((struct vnet_steering_map *)0)->active),
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3433,56 +3907,60 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_report", offsetof(struct vnet_verdict, hash_report),
                    sizeof(((struct vnet_verdict *)0)->hash_report),
-                   _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "queue", offsetof(struct vnet_verdict, queue),
              sizeof(((struct vnet_verdict *)0)->queue),
-             _CFFI_OP(_CFFI_OP_NOOP, 160) },
+             _CFFI_OP(_CFFI_OP_NOOP, 192) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vnet_engine", 145, _CFFI_F_OPAQUE,
+  { "vnet_capture", 175, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_engine_config", 146, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 0, 11 },
-  { "vnet_engine_info", 147, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 11, 7 },
-  { "vnet_event", 148, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 18, 4 },
-  { "vnet_filter", 149, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 22, 9 },
-  { "vnet_mem", 150, _CFFI_F_OPAQUE,
+  { "vnet_capture_batch", 176, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_capture_batch), offsetof(struct _cffi_align_struct_vnet_capture_batch, y), 0, 4 },
+  { "vnet_engine", 177, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_pair_stats", 151, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 31, 26 },
-  { "vnet_policy", 152, _CFFI_F_OPAQUE,
+  { "vnet_engine_config", 178, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 4, 11 },
+  { "vnet_engine_info", 179, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 15, 7 },
+  { "vnet_event", 180, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 22, 4 },
+  { "vnet_filter", 181, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 26, 9 },
+  { "vnet_mem", 182, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_policy_config", 153, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 57, 8 },
-  { "vnet_queue_config", 154, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 65, 13 },
-  { "vnet_queue_state", 155, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 78, 4 },
-  { "vnet_region", 156, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 82, 5 },
-  { "vnet_steering", 157, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 87, 9 },
-  { "vnet_steering_map", 158, 0,
-    sizeof(struct vnet_steering_map), offsetof(struct _cffi_align_struct_vnet_steering_map, y), 96, 4 },
-  { "vnet_verdict", 159, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 100, 3 },
+  { "vnet_pair_stats", 183, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 35, 26 },
+  { "vnet_policy", 184, _CFFI_F_OPAQUE,
+    (size_t)-1, -1, -1, 0 /* opaque */ },
+  { "vnet_policy_config", 185, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 61, 8 },
+  { "vnet_queue_config", 186, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 69, 13 },
+  { "vnet_queue_state", 187, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 82, 4 },
+  { "vnet_region", 188, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 86, 5 },
+  { "vnet_steering", 189, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 91, 9 },
+  { "vnet_steering_map", 190, 0,
+    sizeof(struct vnet_steering_map), offsetof(struct _cffi_align_struct_vnet_steering_map, y), 100, 4 },
+  { "vnet_verdict", 191, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 104, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "vnet_break", 138, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
+  { "vnet_break", 168, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
     "VNET_BREAK_NONE,VNET_BREAK_AVAIL_INDEX,VNET_BREAK_DESC_INDEX,VNET_BREAK_DESC_LOOP,VNET_BREAK_DESC_ADDRESS,"
     "VNET_BREAK_INDIRECT,VNET_BREAK_CHAIN_TOO_LONG,VNET_BREAK_HEAD_IN_USE,VNET_BREAK_RING_ADDRESS,VNET_BREAK_COUNT" },
-  { "vnet_io", 139, _cffi_prim_int(sizeof(enum vnet_io), ((enum vnet_io)-1) <= 0),
+  { "vnet_io", 169, _cffi_prim_int(sizeof(enum vnet_io), ((enum vnet_io)-1) <= 0),
     "VNET_IO_AUTO,VNET_IO_PLAIN,VNET_IO_URING" },
-  { "vnet_port_type", 140, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
+  { "vnet_port_type", 170, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
     "VNET_PORT_TAP,VNET_PORT_PAIR,VNET_PORT_NULL" },
-  { "vnet_steering_mode", 141, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
+  { "vnet_steering_mode", 171, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
     "VNET_STEER_AUTOMATIC,VNET_STEER_RSS" },
-  { "vnet_uring_step", 142, _cffi_prim_int(sizeof(enum vnet_uring_step), ((enum vnet_uring_step)-1) <= 0),
+  { "vnet_uring_step", 172, _cffi_prim_int(sizeof(enum vnet_uring_step), ((enum vnet_uring_step)-1) <= 0),
     "VNET_URING_NONE,VNET_URING_SETUP,VNET_URING_MAP,VNET_URING_PROBE,VNET_URING_BUFFERS,VNET_URING_FILES" },
 };
 
@@ -3493,12 +3971,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  84,  /* num_globals */
-  15,  /* num_struct_unions */
+  92,  /* num_globals */
+  17,  /* num_struct_unions */
   5,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  173,  /* num_types */
+  205,  /* num_types */
   0,  /* flags */
 };
 

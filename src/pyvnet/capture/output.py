@@ -14,7 +14,9 @@ Theory of operation
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 SMALLEST_ROTATION: Final = 256 * 1024
 """Bytes; a file holds the longest frame, and the descriptions of every interface."""
+_PATIENCE_MS: Final = 1000
 _MODE: Final = 0o600  # frames are other people's letters
 
 
@@ -57,10 +60,29 @@ def _open(path: Path) -> int:
     except OSError as error:
         cure = "check the directory, and your permission to write there"
         raise CaptureError(f"{path}: cannot write a capture ({error.strerror}); {cure}") from error
-    os.set_blocking(fd, True)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         os.ftruncate(fd, 0)
     return fd
+
+
+def _await_reader(fd: int, error: BlockingIOError) -> None:
+    """A pipe is full; a reader who takes nothing for so long is not worth waiting for."""
+    waiting = select.poll()
+    waiting.register(fd, select.POLLOUT)
+    if not waiting.poll(_PATIENCE_MS):
+        reason = "its reader takes nothing any more"
+        raise OSError(errno.ETIMEDOUT, reason) from error
+
+
+def _whole_blocks(data: bytes | memoryview, written: int) -> int:
+    """How many of the bytes written are whole blocks."""
+    end = 0
+    while end + 8 <= written:
+        length = int.from_bytes(data[end + 4 : end + 8], "little")
+        if end + length > written:
+            break
+        end += length
+    return end
 
 
 class Output:
@@ -137,10 +159,13 @@ class Output:
         rest = memoryview(data)
         try:
             while rest:
-                rest = rest[os.write(self._fd, rest) :]
+                try:
+                    rest = rest[os.write(self._fd, rest) :]
+                except BlockingIOError as error:
+                    _await_reader(self._fd, error)
         except OSError:
             with suppress(OSError):  # a pipe or device has nothing to cut off
-                os.ftruncate(self._fd, self._size)
+                os.ftruncate(self._fd, self._size + _whole_blocks(data, len(data) - len(rest)))
             self.close()
             raise
         self._size += len(data)

@@ -29,6 +29,7 @@ _VERDICT: Final = re.compile(
 _STEERING: Final = re.compile(
     r"pyvnet steering: types 0x(?P<types>[0-9a-f]{1,8}) key (?P<key>(?:[0-9a-f]{2})+|none)"
     r" (?:table (?P<table>\d+(?:,\d+)*) unclassified (?P<unclassified>\d+)|automatic)"
+    r"(?P<ex>, EX types without extension headers too)?"
 )
 
 
@@ -112,13 +113,15 @@ class Steering:
     key: bytes
     indirection_table: tuple[int, ...] = ()
     unclassified_queue: int = 0
+    ex_types_always: bool = False
 
     def as_comment(self) -> str:
         """One line, which `steering_of` reads."""
         table = ",".join(map(str, self.indirection_table))
         rest = f"table {table} unclassified {self.unclassified_queue}" if table else "automatic"
         types = int(HashType(self.hash_types))
-        return f"pyvnet steering: types 0x{types:x} key {self.key.hex() or 'none'} {rest}"
+        always = ", EX types without extension headers too" if self.ex_types_always else ""
+        return f"pyvnet steering: types 0x{types:x} key {self.key.hex() or 'none'} {rest}{always}"
 
 
 def steering_of(comment: str) -> Steering | None:
@@ -128,4 +131,5 @@ def steering_of(comment: str) -> Steering | None:
         return None
     key = b"" if match["key"] == "none" else bytes.fromhex(match["key"])
     table = tuple(map(int, match["table"].split(","))) if match["table"] else ()
-    return Steering(int(match["types"], 16), key, table, int(match["unclassified"] or 0))
+    unclassified = int(match["unclassified"] or 0)
+    return Steering(int(match["types"], 16), key, table, unclassified, bool(match["ex"]))

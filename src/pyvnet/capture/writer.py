@@ -19,6 +19,8 @@ from pyvnet.errors import UsageError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from pyvnet.spec.net_hdr import NetHdr
+
 APPLICATION: Final = "pyvnet"
 _BUFFER: Final = 64 * 1024
 _DIRECTION: Final = PacketFlag.INBOUND | PacketFlag.OUTBOUND
@@ -40,6 +42,12 @@ def failure_text(path: os.PathLike[str], error: Exception) -> str:
     return f"capture {os.fspath(path)} stopped: {reason}"
 
 
+def cannot_write(path: str | os.PathLike[str], error: OSError) -> CaptureError:
+    """The error to raise where not even the beginning of a capture could be written."""
+    reason = f"{os.fspath(path)}: cannot write a capture ({error.strerror})"
+    return CaptureError(f"{reason}; make room, or choose another place")
+
+
 class Writer:
     """Writes a pcapng file; as a context manager it is closed at the end.
 
@@ -55,17 +63,20 @@ class Writer:
         snap_length: int = 0,
         rotation: Rotation | None = None,
         comment: str = "",
+        name: str = "driver",
     ) -> None:
         """Create or overwrite the file at ``path``, readable by its owner only.
 
         ``snap_length``: bytes kept of each frame, 0 for all.  ``comment``:
-        on the section, what the capture is about.  Raises CaptureError when
+        on the section, what the capture is about.  ``name``: of the driver that
+        captures, for the names of its interfaces, such as ``vm1:rx0``.  Raises CaptureError when
         the file cannot be opened, UsageError for a negative length.
         """
         if snap_length < 0:
             message = f"snapshot length {snap_length}; 0 keeps whole frames"
             raise UsageError(message)
         self.failure: str | None = None
+        self._name = name
         self._snap_length = snap_length
         self._comment = comment
         self._interfaces: dict[str, _Interface] = {}
@@ -76,8 +87,7 @@ class Writer:
         try:
             self._output = Output(path, self._begin, rotation)
         except OSError as error:
-            reason = f"{os.fspath(path)}: cannot write a capture ({error.strerror})"
-            raise CaptureError(f"{reason}; make room, or choose another place") from error
+            raise cannot_write(path, error) from error
 
     @property
     def closed(self) -> bool:
@@ -134,6 +144,38 @@ class Writer:
         described.frames += 1
         described.drops += drops
         self._append(described.number, now, kept, options, len(data))
+
+    # What a driver tells (`pyvnet.driver.recorder.Recorder`).
+
+    def received(self, queue: int, data: bytes, header: NetHdr, *, reported: bool) -> None:
+        """Write a frame that came by a receiveq; ``reported``: its header has the hash fields."""
+        value, report = (header.hash_value, header.hash_report) if reported else (None, None)
+        self.add(
+            f"{self._name}:rx{queue}",
+            data,
+            queue=queue,
+            hash_value=value,
+            hash_report=report,
+            flags=PacketFlag.INBOUND | blocks.header_flags(header.flags, header.gso_type),
+            comment=frame_comment(queue, value, report, header),
+        )
+
+    def sent(self, queue: int, data: bytes, header: NetHdr | None) -> None:
+        """Write a frame that was put on a transmitq."""
+        asked = blocks.header_flags(header.flags, header.gso_type) if header else PacketFlag.NONE
+        self.add(
+            f"{self._name}:tx{queue}",
+            data,
+            queue=queue,
+            flags=PacketFlag.OUTBOUND | asked,
+            comment=frame_comment(queue, header=header, transmit=True),
+        )
+
+    def steered(
+        self, hash_types: int, key: bytes, indirection_table: tuple[int, ...], unclassified: int
+    ) -> None:
+        """Remember what decides hash and receiveq from now on."""
+        self.steering(Steering(hash_types, key, indirection_table, unclassified))
 
     def flush(self) -> None:
         """Hand all frames so far to the kernel."""

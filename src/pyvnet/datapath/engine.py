@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyvnet.datapath.memory import GuestMemory
-    from pyvnet.datapath.policy import Policy
+    from pyvnet.datapath.policy import Policy, Steering
     from pyvnet.spec.transport import QueueSetup
 
+_POLICIES_KNOWN = 64  # frames of a capture may be so many changes behind
 _NO_NOTIFIER = "a kick, call or err fd is no eventfd, pipe or socket, or cannot be waited for"
 
 
@@ -97,6 +98,7 @@ class Engine:
         hashing.follow_environment(native)
         self._native = native
         self._cdata: Any = None
+        self._policies: dict[int, Steering] = {}
         self._pin = wanted.pin_guest_memory
         self.pairs = pairs
         self.workers = min(pairs, workers or pairs)
@@ -137,6 +139,11 @@ class Engine:
         return EngineInfo.of(raw, kernel, pin=self._pin)
 
     @property
+    def cdata(self) -> Any:
+        """For verbs that are not here; raises HostError when closed."""
+        return self._engine()
+
+    @property
     def native(self) -> Native:
         """The build of the extension this engine runs on."""
         return self._native
@@ -156,10 +163,17 @@ class Engine:
         Raises HostError if a host port queue cannot be attached, UsageError if
         the policy names more pairs than there are; the old policy stays then.
         """
+        self._policies[policy.serial] = policy.steering
+        if len(self._policies) > _POLICIES_KNOWN:
+            self._policies.pop(next(iter(self._policies)))
         result = self._native.lib.vnet_engine_set_policy(self._engine(), policy.cdata)
         if result == -errno.EINVAL:
             raise UsageError(f"the policy names more than {self.pairs} queue pairs")
         check(result, "cannot attach a host port queue")
+
+    def policy_of(self, serial: int) -> Steering | None:
+        """What a late policy steers by; None: one that nobody set, or long ago.  Any thread."""
+        return self._policies.get(serial)
 
     def start_queue(
         self, setup: QueueSetup, *, event_idx: bool, indirect: bool, enabled: bool = True

@@ -30,6 +30,8 @@ class Steering(NamedTuple):
     key: bytes
     indirection_table: tuple[int, ...]
     unclassified_queue: int
+    mode: str = "rss"
+    ex_types_always: bool = False
 
 
 class Policy:
@@ -94,7 +96,10 @@ class Policy:
         del alive
         zero_extended = key.ljust(lib.VNET_RSS_KEY_SIZE, b"\0")
         table = tuple(indirection_table)
-        return cls(out[0], Steering(hash_types, zero_extended, table, unclassified_queue), native)
+        told = Steering(
+            hash_types, zero_extended, table, unclassified_queue, str(mode), ex_types_always
+        )
+        return cls(out[0], told, native)
 
     @classmethod
     def compile(cls, policy: DevicePolicy, native: Native = DEFAULT) -> Self:
@@ -139,6 +144,11 @@ class Policy:
     def steering(self) -> Steering:
         """What it was made of, for who steers outside our threads."""
         return self._steering
+
+    @property
+    def serial(self) -> int:
+        """What frames of a capture name it by."""
+        return int(self._native.lib.vnet_policy_serial(self._cdata))
 
     @property
     def cdata(self) -> Any:

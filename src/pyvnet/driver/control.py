@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pyvnet.driver.memory import GuestMemory
     from pyvnet.driver.queue import DriverQueue
     from pyvnet.driver.receive import Receiver
+    from pyvnet.driver.recorder import Recording
     from pyvnet.spec.rss import HashConfig, RssConfig
 
 # What answer buffers hold before the device writes: neither OK nor ERR.
@@ -116,6 +117,7 @@ class Control:
         queue: the controlq, or None where CTRL_VQ was not negotiated.
         timeout: seconds to wait for an answer; None: for ever.
         receiver: told of what changes which frames may come.
+        recording: told of commands that were obeyed.
     """
 
     def __init__(
@@ -124,7 +126,9 @@ class Control:
         *,
         timeout: float | None,
         receiver: Receiver | None = None,
+        recording: Recording | None = None,
     ) -> None:
+        self._recording = recording
         self._queue = queue
         self._receiver = receiver
         self._timeout = timeout
@@ -250,10 +254,13 @@ class Control:
             chain = self._submit(queue, request, writable, layout)
             try:
                 async with asyncio.timeout(self._timeout):
-                    return await queue.wait_for(lambda: self._answer(queue, chain, writable))
+                    answer = await queue.wait_for(lambda: self._answer(queue, chain, writable))
             except TimeoutError:
                 name = command_name(request[0], request[1]) if len(request) >= 2 else "a command"
                 raise TimeoutError(f"no answer to {name} within {self._timeout} s") from None
+            if self._recording is not None and answer.data[:1] == bytes([Ack.OK]):
+                self._recording.commanded(request, self._receiver)
+            return answer
 
     @staticmethod
     def _submit(queue: DriverQueue, request: bytes, writable: int, layout: CtrlLayout) -> Chain:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pyvnet.driver.chain import Buffer
     from pyvnet.driver.memory import GuestMemory
     from pyvnet.driver.receive import Frame
+    from pyvnet.driver.recorder import Recorder
     from pyvnet.driver.transport import Transport
     from pyvnet.spec.config import NetConfig
     from pyvnet.spec.net_hdr import NetHdr
@@ -55,6 +56,7 @@ class Driver(View):
         control_timeout: seconds to wait for the answer to a control command; None: for ever.
         backlog: received frames kept until asked for; beyond that they stay in the rings.
         on_config_change: called with the new configuration space after every change.
+        capture: told of every frame, with what the device said of it (`pyvnet.capture.Writer`).
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Driver(View):
         control_timeout: float | None = CONTROL_TIMEOUT,
         backlog: int = 4096,
         on_config_change: Callable[[NetConfig], None] | None = None,
+        capture: Recorder | None = None,
     ) -> None:
         self.transport: Final = transport
         super().__init__(ConfigWatch(transport, on_config_change, self._connection_lost))
         self._control_timeout = control_timeout
         self._backlog = backlog
         self._given_memory = memory
+        self._recorder = capture
         self._closed = False
 
     @classmethod
@@ -153,6 +157,7 @@ class Driver(View):
                 self._given_memory,
                 backlog=self._backlog,
                 control_timeout=self._control_timeout,
+                recorder=self._recorder,
             )
             await self._hand_over()
         except BaseException:

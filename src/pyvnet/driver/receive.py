@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pyvnet.driver.chain import Buffer, Used
     from pyvnet.driver.memory import GuestMemory
     from pyvnet.driver.queue import DriverQueue
+    from pyvnet.driver.recorder import Recording
     from pyvnet.driver.ring_split import SplitRing
 
 # "Setting Up Receive Buffers": 65550 bytes of frame with a guest GSO feature, 1514 without,
@@ -119,6 +120,7 @@ class Receiver:
         buffer_size: bytes of each receive buffer, header included.
         cuts: lengths of the pieces each buffer is cut into; the rest is one more.
         backlog: frames kept for whoever asks, at most.
+        recording: is told of every frame.
     """
 
     def __init__(
@@ -129,7 +131,9 @@ class Receiver:
         buffer_size: int,
         cuts: Sequence[int] = (),
         backlog: int = 4096,
+        recording: Recording | None = None,
     ) -> None:
+        self._recording = recording
         self._queues = list(queues)
         self._header = header_size(features)
         self._mergeable = bool(features & Feature.MRG_RXBUF)
@@ -194,6 +198,11 @@ class Receiver:
                 visible[queue.index] = queue.ring.ready()
         self._rules.end(obeyed=obeyed, visible=visible)
 
+    def look(self) -> None:
+        """Take what the rings have by now."""
+        for queue in self._queues:
+            self._harvest(queue)
+
     # --- frames out -----------------------------------------------------------------
 
     def receive_nowait(self) -> Frame | None:
@@ -203,8 +212,7 @@ class Receiver:
             DeviceViolation: in place of a frame that broke a rule.
         """
         if not self._frames:
-            for queue in self._queues:
-                self._harvest(queue)
+            self.look()
         return self.pop()
 
     async def receive(self) -> Frame:
@@ -280,6 +288,8 @@ class Receiver:
                     wrong = f"merged buffers were filled with {lengths} bytes (NET-RX-02)"
             else:
                 wrong = f"num_buffers is {header.num_buffers} (NET-RX-01)"
+        if self._recording is not None:
+            self._recording.received(pair, data, header)
         judged = self._rules.check(header, data, queue.index, len(lengths))
         wrong = wrong or judged
         if wrong is None:

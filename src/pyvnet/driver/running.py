@@ -12,6 +12,7 @@ from pyvnet.driver.memory import GuestMemory
 from pyvnet.driver.negotiation import memory_needed, pairs_offered
 from pyvnet.driver.queue import DriverQueue
 from pyvnet.driver.receive import Receiver, default_buffer_size
+from pyvnet.driver.recorder import Recording
 from pyvnet.driver.ring_split import SplitRing
 from pyvnet.driver.transmit import Transmitter, transmit_memory
 from pyvnet.errors import UsageError
@@ -21,6 +22,7 @@ from pyvnet.spec.transport import receiveq, transmitq
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyvnet.driver.recorder import Recorder
     from pyvnet.spec.config import NetConfig
 
 
@@ -46,6 +48,7 @@ class Running:
         memory: guest memory to use and leave open; None: made to measure.
         backlog: as for `Driver`.
         control_timeout: as for `Driver`.
+        recorder: as for `Driver`.
 
     Raises:
         UsageError: more pairs than the device has, not a queue size, or out of guest memory.
@@ -60,6 +63,7 @@ class Running:
         *,
         backlog: int,
         control_timeout: float | None,
+        recorder: Recorder | None = None,
     ) -> None:
         most = pairs_offered(features, config)
         self.features: Final = features
@@ -85,11 +89,19 @@ class Running:
             self.receiveqs = tuple(make(receiveq(i), queue_size) for i in range(self.pairs))
             self.transmitqs = tuple(make(transmitq(i), queue_size) for i in range(self.pairs))
             self.controlq = make(2 * most, queue_size) if features & Feature.CTRL_VQ else None
-            self.transmitters = [Transmitter(queue, features) for queue in self.transmitqs]
+            told = None if recorder is None else Recording(recorder, features)
+            self.transmitters = [Transmitter(queue, features, told) for queue in self.transmitqs]
             self.receiver = Receiver(
-                self.receiveqs, features, buffer_size=size, cuts=layout.rx_cuts, backlog=backlog
+                self.receiveqs,
+                features,
+                buffer_size=size,
+                cuts=layout.rx_cuts,
+                backlog=backlog,
+                recording=told,
             )
-            self.ctrl = Control(self.controlq, timeout=control_timeout, receiver=self.receiver)
+            self.ctrl = Control(
+                self.controlq, timeout=control_timeout, receiver=self.receiver, recording=told
+            )
             for queue in self.receiveqs:
                 self.receiver.fill(queue, buffers)
         except BaseException:

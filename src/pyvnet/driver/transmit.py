@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pyvnet.driver.chain import Used
     from pyvnet.driver.queue import DriverQueue
+    from pyvnet.driver.recorder import Recording
     from pyvnet.spec.features import Feature
 
 SMALL_BUFFER: Final = 2048
@@ -38,9 +39,13 @@ class Transmitter:
     Args:
         queue: the transmitq.
         features: what was negotiated; decides the size of the header.
+        recording: is told of every frame.
     """
 
-    def __init__(self, queue: DriverQueue, features: Feature) -> None:
+    def __init__(
+        self, queue: DriverQueue, features: Feature, recording: Recording | None = None
+    ) -> None:
+        self._recording = recording
         self.queue: Final = queue
         self._header_size = header_size(features)
         self._no_header = NetHdr().pack(self._header_size)
@@ -83,6 +88,8 @@ class Transmitter:
         ring.memory.write(gpa, message)
         ring.add(cut_buffer(gpa, len(message), cuts, writable=False), gpa)
         pool.pop()
+        if self._recording is not None:
+            self._recording.sent(self.queue.index // 2, data, head)
         self.queue.publish()
 
     async def send(

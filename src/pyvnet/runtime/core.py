@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyvnet.datapath.stats import PairStats
 from pyvnet.errors import UsageError
-from pyvnet.runtime import report
 
 if TYPE_CHECKING:
     from pyvnet.datapath.engine import Engine
@@ -71,7 +70,3 @@ class DeviceCore:
     def steering_owner(self) -> str:
         """Who chooses the receive queue, as status output has it."""
         return self.steering.owner(self._device.policy.mode)
-
-    def status(self) -> dict[str, Any]:
-        """Plain JSON types: the device as status output shows it."""
-        return report.device(self)

@@ -5,8 +5,8 @@ Everything here runs in the event loop's thread.  The device model says what
 should happen (effects), the engine does it; this module carries the one to the
 other and owns the shutdown order:
 
-    driver detached → control queue unwatched → engine joined → nobody steers
-    → host port closed
+    driver detached → control queue unwatched → capture ended → engine joined
+    → nobody steers → host port closed
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from pyvnet.device.effects import (
 from pyvnet.device.settings import random_mac
 from pyvnet.driver.driver import Driver
 from pyvnet.errors import DriverError, FrontendError, HostError, PyvnetError, UsageError
+from pyvnet.runtime.captured import CapturedDevice
 from pyvnet.runtime.control import ControlQueue
-from pyvnet.runtime.core import DeviceCore
 from pyvnet.runtime.notes import Notes
 from pyvnet.runtime.owners import SteeringRequest
 from pyvnet.runtime.parts import Parts, Plan
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pyvnet")
 
 
-class Device(DeviceCore):
+class Device(CapturedDevice):
     """A virtio-net device on a host port.
 
     ::
@@ -147,6 +147,7 @@ class Device(DeviceCore):
         """
         self.detach(reset=True)
         self._control.stop()
+        self._end_capture()
         if self._open is not None and self._loop is not None:
             self._loop.remove_reader(self.engine.event_fd)
             self.detach_steering_program()

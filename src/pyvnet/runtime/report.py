@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from pyvnet.datapath.engine import Engine
     from pyvnet.device.steering import Policy
+    from pyvnet.runtime.captured import CapturedDevice
     from pyvnet.runtime.core import DeviceCore
 
 
-def device(host: DeviceCore) -> dict[str, Any]:
+def device(host: CapturedDevice) -> dict[str, Any]:
     """Everything about one device; counters are since its start."""
     model = host.device
     config = NetConfig.unpack(model.read_config(0, 28))
@@ -47,6 +48,7 @@ def device(host: DeviceCore) -> dict[str, Any]:
         "engine": engine(host.engine),
         "queues": [{"pair": pair, **asdict(host.statistics(pair))} for pair in range(host.pairs)],
         "counters": asdict(model.state.counters),
+        "capture": host.capture_status(),
     }
 
 
