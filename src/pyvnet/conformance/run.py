@@ -216,7 +216,8 @@ class Runner:
             await self._perform(case, evidence)
         except Exception as error:  # noqa: BLE001 (whatever it is, the other cases go on)
             verdict, reason = judge(error)
-            self._silent = self._silent + 1 if isinstance(error, NoAnswerError) else 0
+            if verdict is not Verdict.NOT_APPLICABLE:  # which may be said without asking anybody
+                self._silent = self._silent + 1 if isinstance(error, NoAnswerError) else 0
             if verdict is Verdict.INCONCLUSIVE and not isinstance(error, PyvnetError):
                 evidence += traceback.format_exception(error)[-2:]
         else:
