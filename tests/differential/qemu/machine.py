@@ -7,9 +7,10 @@ The tap is QEMU's alone to read; we are the kernel's side of it.
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
@@ -31,7 +32,7 @@ _FD: Final = "/proc/self/fd/"
 _RAM_FILE: Final = "memory-backend-file,id=ram,share=on,mem-path="
 # All the processor ever does: cli; hlt; and again, should anything wake it.
 _HALT: Final = b"\xfa\xf4\xeb\xfc"
-_NAME: Final = "oracle0"
+NAME: Final = "oracle0"
 _MTU: Final = 16384
 _QUIET: Final = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
@@ -54,16 +55,20 @@ class Machine:
         async with AsyncExitStack() as stack:
             netns = stack.enter_context(NetNamespace())
             netns.call(lambda: _QUIET.write_text("1"))
-            tap = Tap(_NAME, queues=self._pairs, mtu=_MTU)
+            tap = Tap(NAME, queues=self._pairs, mtu=_MTU)
             netns.call(tap.open)
             stack.callback(tap.close)
+            self.netns = netns
             self._sender = stack.enter_context(netns.call(_sender))
             self.memory = stack.enter_context(
                 GuestMemory([RegionSpec(_GUEST, _RAM - _GUEST, _GUEST)])
             )
             near, far = socket.socketpair()
-            with far, _firmware() as firmware:
-                fds = (self.memory.regions[0].fd, firmware.fileno(), far.fileno(), *tap.fds)
+            operator, monitor = socket.socketpair()
+            self._monitor = stack.enter_context(operator)
+            with far, monitor, _firmware() as firmware:
+                files = (firmware, far, monitor)
+                fds = (self.memory.regions[0].fd, *(file.fileno() for file in files), *tap.fds)
                 self.program = Program(self._command(*fds), netns=netns, fds=fds)
                 await stack.enter_async_context(self.program)
             self.qtest = await Qtest.on(near)
@@ -77,10 +82,10 @@ class Machine:
         """Pull the plug."""
         await self._stack.aclose()
 
-    def _command(self, ram: int, firmware: int, qtest: int, *taps: int) -> list[str]:
+    def _command(self, ram: int, firmware: int, qtest: int, monitor: int, *taps: int) -> list[str]:
         fds = ":".join(map(str, taps))
-        nic = f"virtio-net-pci,netdev=net0,addr={_SLOT:#x},mac={MAC.hex(':')},vectors=0,romfile="
-        nic += ",disable-legacy=on,mq=on,rss=on,hash=on"
+        nic = f"virtio-net-pci,id=nic0,netdev=net0,addr={_SLOT:#x},mac={MAC.hex(':')},romfile="
+        nic += ",vectors=0,disable-legacy=on,mq=on,rss=on,hash=on"
         return [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
             *("-machine", "q35,accel=tcg,memory-backend=ram", "-m", str(_RAM >> 20)),
@@ -88,14 +93,27 @@ class Machine:
             *("-object", f"{_RAM_FILE}{_FD}{ram},size={_RAM}"),
             *("-chardev", f"socket,id=qtest,fd={qtest}"),
             *("-qtest", "chardev:qtest", "-qtest-log", "none"),
+            *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor"),
             *("-netdev", f"tap,id=net0,fds={fds},vhost=off"),
             *("-device", f"{nic},{self._properties}" if self._properties else nic),
         ]
 
-    def driver(self, **options: Any) -> Driver:
-        """A driver of the device; one at a time."""
+    def driver(self, kind: type[Driver] = Driver, **options: Any) -> Driver:
+        """A driver of the device; one at a time, and each finds its memory empty."""
+        self.memory._map.madvise(mmap.MADV_REMOVE)
         transport = QtestTransport(self.qtest, self._registers, self.memory)
-        return Driver(transport, memory=self.memory, **options)
+        return kind(transport, memory=self.memory, **options)
+
+    @property
+    def alive(self) -> bool:
+        """Whether QEMU has not hung up."""
+        return self.qtest.connected
+
+    def tell(self, command: str) -> None:
+        """Give QEMU's monitor a command, without waiting for what it says."""
+        with suppress(BlockingIOError):
+            self._monitor.recv(1 << 16, socket.MSG_DONTWAIT)
+        self._monitor.sendall(command.encode() + b"\n")
 
     def send(self, frame: bytes) -> None:
         """Send a frame of at least 14 bytes towards the driver."""
@@ -111,5 +129,5 @@ def _firmware() -> BinaryIO:
 
 def _sender() -> socket.socket:
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-    made.bind((_NAME, 0))  # protocol 0: it hears nothing
+    made.bind((NAME, 0))  # protocol 0: it hears nothing
     return made

@@ -67,6 +67,11 @@ class Qtest(asyncio.Protocol):
 
     # Questions.
 
+    @property
+    def connected(self) -> bool:
+        """Whether QEMU is there."""
+        return self._transport is not None
+
     def post(self, command: str, tell: Callable[[str | None], None] = lambda _: None) -> None:
         """Send a command; ``tell`` gets its answer, None when QEMU hung up instead."""
         if self._transport is None:

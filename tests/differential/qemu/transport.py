@@ -12,6 +12,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from pyvnet.conformance.case import NotApplicable
 from pyvnet.driver.queue import drain_eventfd, new_eventfd
 from pyvnet.errors import UsageError
 
@@ -114,16 +115,16 @@ class QtestTransport:
     async def set_memory(self, regions: Sequence[MemoryRegion]) -> None:
         """See that it is the machine's own: RAM cannot be exchanged."""
         if tuple(regions) != self._memory.regions:
-            raise UsageError("a driver over qtest has to use the machine's memory")
+            raise NotApplicable("a driver over qtest has to use the machine's memory")
 
     async def set_queue(self, setup: QueueSetup) -> None:
         """Write addresses and size, enable, and carry kicks from now on."""
         if setup.avail_base or setup.used_base:
-            raise UsageError("virtio-pci starts rings at index 0")
+            raise NotApplicable("virtio-pci starts rings at index 0")
         await self._write(_QUEUE_SELECT, "w", setup.index)
         largest = await self._read(_QUEUE_SIZE, "w")
         if setup.size > largest:
-            raise UsageError(f"queue {setup.index} has at most {largest} descriptors")
+            raise NotApplicable(f"queue {setup.index} has at most {largest} descriptors")
         await self._write(_QUEUE_SIZE, "w", setup.size)
         for register, address in (
             (_QUEUE_DESC, setup.desc_table),
@@ -140,7 +141,7 @@ class QtestTransport:
 
     async def stop_queue(self, index: int) -> tuple[int, int]:
         """Not over this interface; a reset stops them all."""
-        raise UsageError(f"queue {index} cannot be stopped alone without RING_RESET")
+        raise NotApplicable(f"queue {index} cannot be stopped alone without RING_RESET")
 
     async def aclose(self) -> None:
         """Let go; the machine is its owner's."""

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""The conformance suite against QEMU's device: it finds what QEMU is known to do otherwise.
+
+What it breaks of the standard's MUSTs is listed here, and with the rest in
+docs/conformance-results.md; another list is news, from either side.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from pyvnet.conformance.case import Verdict
+from pyvnet.conformance.run import Runner
+from tests.differential.qemu.target import QemuTarget
+
+pytestmark = [
+    pytest.mark.needs_root,
+    pytest.mark.needs_netns,
+    pytest.mark.needs_tap,
+    pytest.mark.needs_program("qemu-system-x86_64"),
+    pytest.mark.one_loop("what QEMU answers does not depend on our event loop"),
+]
+
+MUSTS: Final = {
+    "a-bit-that-was-not-offered-is-refused": "FEATURES_OK stays, the bit is ignored",
+    "descriptors-may-precede-an-indirect-table": "a table is known as the first descriptor only",
+    "num-buffers-is-1-without-mergeable-buffers": "it is not written: the driver's bytes stay",
+    "the-header-has-20-bytes-with-hash-report": "likewise",
+    "the-header-length-is-not-relied-on": "hdr_len goes to the tap as it is, which refuses 0xffff",
+    "tcpv4-bursts-are-segmented": "likewise",
+    "tcpv6-bursts-are-segmented": "likewise",
+}
+# Others' requirements that hang on decisions of ours.
+MIXED: Final = {
+    "commands-may-be-cut-anywhere": "U-38",
+    "commands-may-be-indirect": "U-38",
+    "hash-config-switches-reports-on": "U-19",
+    "merged-frames-are-reported-once": "U-19",
+}
+# Decisions and rules of ours that QEMU departs from, by the case that shows it.
+DEPARTURES: Final = {
+    "U-02": "reset-ends-reports",
+    "U-05": "half-a-header-is-given-back",
+    "U-06": "bytes-behind-a-command-do-no-harm",
+    "U-07": "tables-of-other-lengths-are-refused",
+    "U-08": "unknown-hash-types-are-refused",
+    "U-10": "queues-beyond-the-device-are-refused",
+    "U-12": "max-tx-vq-does-not-limit-receiving",
+    "U-13": "short-keys-are-filled-with-zeros",
+    "U-14": "no-types-make-everything-unclassified",
+    "U-15": "reports-go-on-after-vq-pairs-set",
+    "U-17": "hash-config-is-refused-while-rss-governs",
+    "U-19": "ex-types-are-for-extension-headers-only",
+    "U-20": "which-headers-are-extensions",
+    "U-21": "long-chains-end-somewhere",
+    "U-22": "invalid-addresses-are-not-used",
+    "U-24": "frames-cut-short-are-hashed-by-what-is-there",
+    "U-25": "vlan-tags-are-skipped",
+    "U-33": "extra-modes-need-their-feature",
+    "U-35": "priority-tags-are-no-vlan",
+    "U-37": "addresses-of-no-station-are-refused",
+    "U-38": "an-announcement-may-be-acknowledged-any-time",
+    "U-39": "offloads-not-negotiated-are-refused",
+    "U-58": "ip-ex-comes-before-the-plain-types",
+    "U-65": "commands-need-their-feature",
+}
+
+
+@pytest.mark.requirement(*DEPARTURES)
+async def test_the_suite_finds_what_qemu_does_otherwise() -> None:
+    results = (await Runner(QemuTarget(), hostile=True).run()).results
+    failed = {result.case.name: result for result in results if result.verdict is Verdict.FAILED}
+    reasons = "\n".join(f"{name}: {result.reason}" for name, result in failed.items())
+    unclear = [
+        f"{result.case.name}: {result.reason}: {result.evidence}"
+        for result in results
+        if result.verdict is Verdict.INCONCLUSIVE
+    ]
+    assert not unclear, "\n".join(unclear)
+    broken = {name for name, result in failed.items() if result.case.must}
+    assert broken - MIXED.keys() == MUSTS.keys(), reasons
+    assert failed.keys() >= set(DEPARTURES.values()), reasons
+    assert sum(result.verdict is Verdict.PASSED for result in results) > len(failed)
