@@ -108,7 +108,7 @@ class QemuTarget:
 
     name = "qemu over qtest"
 
-    def __init__(self, concurrency: int = 3, **options: Any) -> None:
+    def __init__(self, concurrency: int = 4, **options: Any) -> None:
         self.concurrency = concurrency
         self._options = options
         self._seats: list[_Seat] = []
