@@ -48,6 +48,11 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> CaptureError:
     return CaptureError(f"{reason}; make room, or choose another place")
 
 
+def device_of(interface: str) -> str:
+    """Whose interface it is, by its name: ``vm1`` of ``vm1:rx0``."""
+    return interface.rpartition(":")[0]
+
+
 class Writer:
     """Writes a pcapng file; as a context manager it is closed at the end.
 
@@ -80,8 +85,8 @@ class Writer:
         self._snap_length = snap_length
         self._comment = comment
         self._interfaces: dict[str, _Interface] = {}
-        self._steering: Steering | None = None
-        self._steering_told: Steering | None = None
+        self._steering: dict[str, Steering] = {}  # by device
+        self._steering_told: dict[str, Steering] = {}
         self._pending = bytearray()
         self._started_ns = time.time_ns()
         try:
@@ -98,9 +103,13 @@ class Writer:
         """Describe an interface before its first frame; `add` does without a description."""
         self._interface(name, description)
 
-    def steering(self, steering: Steering) -> None:
-        """Say what decides hash and receiveq of the frames that follow."""
-        self._steering = steering
+    def steering(self, steering: Steering, device: str | None = None) -> None:
+        """Say what decides hash and receiveq of the frames that follow.
+
+        ``device``: of those whose interface is called so up to its last colon; None: of all
+        that nothing is said of by name.
+        """
+        self._steering["" if device is None else f"{device}:"] = steering
 
     def add(  # noqa: PLR0913 - one keyword per thing a block can say
         self,
@@ -143,15 +152,17 @@ class Writer:
         described = self._interface(interface)
         described.frames += 1
         described.drops += drops
-        self._append(described.number, now, kept, options, len(data))
+        self._append(described, now, kept, options, len(data))
 
     # What a driver tells (`pyvnet.driver.recorder.Recorder`).
 
-    def received(self, queue: int, data: bytes, header: NetHdr, *, reported: bool) -> None:
+    def received(
+        self, queue: int, data: bytes, header: NetHdr, *, reported: bool, name: str | None = None
+    ) -> None:
         """Write a frame that came by a receiveq; ``reported``: its header has the hash fields."""
         value, report = (header.hash_value, header.hash_report) if reported else (None, None)
         self.add(
-            f"{self._name}:rx{queue}",
+            f"{name or self._name}:rx{queue}",
             data,
             queue=queue,
             hash_value=value,
@@ -160,11 +171,13 @@ class Writer:
             comment=frame_comment(queue, value, report, header),
         )
 
-    def sent(self, queue: int, data: bytes, header: NetHdr | None) -> None:
+    def sent(
+        self, queue: int, data: bytes, header: NetHdr | None, *, name: str | None = None
+    ) -> None:
         """Write a frame that was put on a transmitq."""
         asked = blocks.header_flags(header.flags, header.gso_type) if header else PacketFlag.NONE
         self.add(
-            f"{self._name}:tx{queue}",
+            f"{name or self._name}:tx{queue}",
             data,
             queue=queue,
             flags=PacketFlag.OUTBOUND | asked,
@@ -172,10 +185,21 @@ class Writer:
         )
 
     def steered(
-        self, hash_types: int, key: bytes, indirection_table: tuple[int, ...], unclassified: int
+        self,
+        hash_types: int,
+        key: bytes,
+        indirection_table: tuple[int, ...],
+        unclassified: int,
+        *,
+        name: str | None = None,
     ) -> None:
         """Remember what decides hash and receiveq from now on."""
-        self.steering(Steering(hash_types, key, indirection_table, unclassified))
+        steering = Steering(hash_types, key, indirection_table, unclassified)
+        self.steering(steering, name or self._name)
+
+    def named(self, name: str) -> NamedWriter:
+        """One of several drivers that write into the same file."""
+        return NamedWriter(self, name)
 
     def flush(self) -> None:
         """Hand all frames so far to the kernel."""
@@ -222,14 +246,22 @@ class Writer:
         )
 
     def _append(
-        self, number: int, timestamp_ns: int, data: bytes, options: list[bytes], original: int
+        self,
+        interface: _Interface,
+        timestamp_ns: int,
+        data: bytes,
+        options: list[bytes],
+        original: int,
     ) -> None:
+        device = device_of(interface.name)
+        steering = self._steering.get(f"{device}:", self._steering.get(""))
+
         def encoded() -> bytes:
             told = []
-            if self._steering is not None and self._steering != self._steering_told:
-                told = [blocks.text_option(Option.COMMENT, self._steering.as_comment())]
+            if steering is not None and steering != self._steering_told.get(device):
+                told = [blocks.text_option(Option.COMMENT, steering.as_comment())]
             return blocks.enhanced_packet(
-                number, timestamp_ns, data, [*options, *told], original_length=original
+                interface.number, timestamp_ns, data, [*options, *told], original_length=original
             )
 
         block = encoded()
@@ -238,7 +270,8 @@ class Writer:
             block = encoded()  # every file tells of the steering
         if self.closed:
             return
-        self._steering_told = self._steering
+        if steering is not None:
+            self._steering_told[device] = steering
         self._pending += block
         if len(self._pending) >= _BUFFER:
             self.flush()
@@ -254,7 +287,7 @@ class Writer:
 
     def _begin(self) -> bytes:
         """What every file begins with; interfaces keep their numbers."""
-        self._steering_told = None
+        self._steering_told = {}
         described = [self._described(interface) for interface in self._interfaces.values()]
         return blocks.section_header(APPLICATION, self._comment) + b"".join(described)
 
@@ -274,3 +307,25 @@ class Writer:
         self._output.close()
         self.failure = failure_text(self._output.path, error)
         _log.error("%s", self.failure)
+
+
+class NamedWriter:
+    """A driver's share of a `Writer`: its interfaces are called after it."""
+
+    def __init__(self, writer: Writer, name: str) -> None:
+        self._writer = writer
+        self._name = name
+
+    def received(self, queue: int, data: bytes, header: NetHdr, *, reported: bool) -> None:
+        """As of the writer."""
+        self._writer.received(queue, data, header, reported=reported, name=self._name)
+
+    def sent(self, queue: int, data: bytes, header: NetHdr | None) -> None:
+        """As of the writer."""
+        self._writer.sent(queue, data, header, name=self._name)
+
+    def steered(
+        self, hash_types: int, key: bytes, indirection_table: tuple[int, ...], unclassified: int
+    ) -> None:
+        """As of the writer."""
+        self._writer.steered(hash_types, key, indirection_table, unclassified, name=self._name)

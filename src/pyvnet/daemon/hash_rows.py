@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.capture import CapturedFrame, read_frames
-from pyvnet.datapath.policy import Policy
+from pyvnet.daemon.recompute import Judge, Told
 from pyvnet.reference import Flow, parse
 from pyvnet.spec.rss import REPORT_NAMES, HashReport
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator
 
 ETHERNET_HEADER: Final = 14
@@ -28,23 +27,34 @@ ETHERNET_HEADER: Final = 14
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Verdict on one frame; ``entry`` is the index into the indirection table."""
+    """Verdict on one frame; ``entry`` is the index into the indirection table.
+
+    ``told`` is what the capture says of it, ``differs`` whether that is something else;
+    None: that cannot be compared.
+    """
 
     index: int
     report: int
     hash_value: int
     entry: int | None
     queue: int
+    table: tuple[int, ...] = (0,)
+    told: Told | None = None
+    differs: bool | None = None
 
     def as_json(self) -> dict[str, object]:
         """The contract of ``--json``."""
         hashed = self.report != HashReport.NONE
+        told = {}
+        if self.told is not None:
+            told = {"captured": self.told.as_json(differs=self.differs)}
         return {
             "index": self.index,
             "type": REPORT_NAMES[self.report],
             "report": self.report,
             "hash": f"0x{self.hash_value:08x}" if hashed else None,
             "queue": self.queue,
+            **told,
         }
 
     def as_text(self, frame: bytes) -> str:
@@ -53,10 +63,13 @@ class Row:
         value = "-" if self.entry is None else f"0x{self.hash_value:08x}"
         entry = "-" if self.entry is None else str(self.entry)
         flow = describe(frame, self.report)
-        return (
+        line = (
             f"{self.index:>7}  {name:<6}  {self.report:>6}  {value:<10}"
             f"  {entry:>5}  {self.queue:>5}  {flow}"
         )
+        if self.told is None or not self.differs:
+            return line
+        return f"{line}\n         the capture says: {self.told.as_text()}"
 
 
 HEADING: Final = "  index  type    report  hash        entry  queue  flow"
@@ -75,25 +88,30 @@ def _frames(inputs: Iterable[Path | bytes]) -> Iterator[CapturedFrame]:
         yield CapturedFrame(0, given, len(given))
 
 
-def rows(args: argparse.Namespace, table: tuple[int, ...]) -> Iterator[tuple[CapturedFrame, Row]]:
+def rows(frames: Iterable[Path | bytes], judge: Judge) -> Iterator[tuple[CapturedFrame, Row]]:
     """Each frame with its verdict; raises CaptureError where a file breaks."""
-    if not args.json:
-        print(HEADING)
-    with Policy.create(
-        mode="rss",
-        hash_types=int(args.types),
-        key=args.key,
-        indirection_table=table,
-        unclassified_queue=args.unclassified,
-    ) as policy:
-        for index, frame in enumerate(_frames(args.frames)):
-            verdict = policy.classify(frame.data)
-            hashed = verdict.hash_report != HashReport.NONE
-            entry = verdict.hash_value & (len(table) - 1) if hashed else None
-            yield (
-                frame,
-                Row(index, verdict.hash_report, verdict.hash_value, entry, verdict.queue),
-            )
+    for index, frame in enumerate(_frames(frames)):
+        judgement = judge.judgement(frame)
+        verdict = judge.judge(frame, judgement)
+        table = judgement.steering.indirection_table
+        hashed = verdict.hash_report != HashReport.NONE
+        entry = verdict.hash_value & (len(table) - 1) if hashed else None
+        told, differs = Told.by(frame), None
+        if told is not None and judgement.hash_known and not is_cut_in_headers(frame):
+            differs = told.differs(verdict, judgement)
+        yield (
+            frame,
+            Row(
+                index,
+                verdict.hash_report,
+                verdict.hash_value,
+                entry,
+                verdict.queue,
+                table,
+                told,
+                differs,
+            ),
+        )
 
 
 def is_cut_in_headers(frame: CapturedFrame) -> bool:

@@ -5,8 +5,12 @@ The verdict comes from the C frame path, that is, from what a device with this
 configuration does.  The reference parser only supplies the words of the text
 output (addresses, ports, what stood in the way of a hash).
 
-Exit status: 0 done, 1 a file or the plot failed, 2 wrong usage.  Of a capture
-that breaks somewhere, the frames before that point are reported first.
+A capture that says itself what hash and queue its frames had, and what steered
+them, is judged by that again; where something else comes out both are shown.
+
+Exit status: 0 done, 1 a file or the plot failed or a capture says something
+else, 2 wrong usage.  Of a capture that breaks somewhere, the frames before that
+point are reported first.
 """
 
 from __future__ import annotations
@@ -29,14 +33,14 @@ from pyvnet.daemon.hash_arguments import (
     round_robin,
     table_argument,
 )
-from pyvnet.daemon.hash_rows import Row, describe, is_cut_in_headers, note, rows
+from pyvnet.daemon.hash_rows import HEADING, Row, describe, is_cut_in_headers, note, rows
 from pyvnet.daemon.plot import plot_spread, require_matplotlib
+from pyvnet.daemon.recompute import Given, Judge
 from pyvnet.daemon.spread import Spread
 from pyvnet.spec.rss import (
     ALL_HASH_TYPES,
     MAX_KEY_SIZE,
     MAX_TABLE_LENGTH,
-    VERIFICATION_KEY,
     hash_type_names,
     key_bytes_needed,
 )
@@ -71,18 +75,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--key",
         type=key_argument,
-        default=VERIFICATION_KEY,
         metavar="HEX",
         help=f"hash key of 1 to {MAX_KEY_SIZE} bytes, extended with zeros"
-        " (default: Microsoft's verification key)",
+        " (default: the capture's, else Microsoft's verification key)",
     )
     parser.add_argument(
         "--types",
         type=hash_types,
-        default=ALL_HASH_TYPES,
         metavar="LIST",
         help=f"enabled hash types: all, none, or of {','.join(hash_type_names(ALL_HASH_TYPES))}"
-        " (default: all)",
+        " (default: the capture's, else all)",
     )
     steering = parser.add_mutually_exclusive_group()
     steering.add_argument(
@@ -90,7 +92,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=queues_argument,
         metavar="N",
         help=f"indirection table of {MAX_TABLE_LENGTH} entries, N queues in turn"
-        f" (default: {DEFAULT_QUEUES})",
+        f" (default: the capture's table, else {DEFAULT_QUEUES})",
     )
     steering.add_argument(
         "--table",
@@ -101,9 +103,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--unclassified",
         type=queue_argument,
-        default=0,
         metavar="Q",
-        help="queue of frames without a hash (default: 0)",
+        help="queue of frames without a hash (default: the capture's, else 0)",
     )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw flows against queues to FILE"
@@ -125,28 +126,41 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.plot:
         require_matplotlib()
-    table: tuple[int, ...] = args.table or round_robin(args.queues or DEFAULT_QUEUES)
-    spread = Spread(table, len(table), by_flow=args.plot is not None)
-    cut_short = 0
+    asked: tuple[int, ...] | None = args.table or (args.queues and round_robin(args.queues))
+    given = Given(args.key, args.types, asked, args.unclassified)
+    judge = Judge(given, asked or round_robin(DEFAULT_QUEUES))
+    by_flow = args.plot is not None
+    spread: Spread | None = None
+    table = judge.table
+    cut_short = compared = different = 0
     failure: CaptureError | None = None
     report = _Json(suggests=args.suggest) if args.json else _Text()
+    if not args.json:
+        print(HEADING)
     try:
-        for frame, row in rows(args, table):
-            cut_short += is_cut_in_headers(frame)
-            spread.count(
-                row.report, row.hash_value, row.queue, partial(describe, frame.data, row.report)
-            )
-            report.row(frame, row)
+        with judge:
+            for frame, row in rows(args.frames, judge):
+                if spread is None:
+                    table = row.table
+                    spread = Spread(table, len(table), by_flow=by_flow)
+                cut_short += is_cut_in_headers(frame)
+                compared += row.differs is not None
+                different += row.differs is True
+                flow = partial(describe, frame.data, row.report)
+                spread.count(row.report, row.hash_value, row.queue, flow)
+                report.row(frame, row)
     except CaptureError as error:
         failure = error
-    suggestion = _suggestion(table, spread, args.unclassified) if args.suggest else None
+    spread = spread or Spread(table, len(table), by_flow=by_flow)
+    suggestion = _suggestion(table, spread, judge.unclassified) if args.suggest else None
     report.end(spread, suggestion)
     _print_notes(args, cut_short)
+    _print_comparison(compared, different, judge)
     if args.plot:
         _plot(args.plot, spread, suggestion)
     if failure is not None:
         raise failure
-    return 0
+    return 1 if different else 0
 
 
 def _suggestion(table: tuple[int, ...], spread: Spread, unclassified: int) -> Suggestion:
@@ -191,13 +205,23 @@ class _Text:
 
 def _print_notes(args: argparse.Namespace, cut_short: int) -> None:
     """What a careful reader should know; on stderr, so that JSON stays one document."""
-    needed = key_bytes_needed(args.types)
-    if len(args.key) < needed:
+    needed = key_bytes_needed(ALL_HASH_TYPES if args.types is None else args.types)
+    if args.key is not None and len(args.key) < needed:
         note(f"key of {len(args.key)} bytes was extended with zeros to {needed}")
     if cut_short:
         note(
             f"{cut_short} frames were cut inside their headers when captured, so a device"
             " may have hashed them otherwise; capture with a snapshot length of 0"
+        )
+
+
+def _print_comparison(compared: int, different: int, judge: Judge) -> None:
+    if judge.changes:
+        note(f"the steering changed {judge.changes} times: sums go by the table of the first frame")
+    if compared:
+        note(
+            f"{compared} frames say what hash and queue they had;"
+            f" {different or 'none'} of them not what comes out here"
         )
 
 
