@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pyvnet.errors import PyvnetError
 from pyvnet.spec.net_hdr import NetHdr
 from pyvnet.testing.plugin import SCRIPTS
-from pyvnet.testing.steering import Steering
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,9 +85,9 @@ def _received(seen: Seen, writer: Writer) -> dict[str, Any]:
     """What the driver learned of a frame; the steering that decided it goes in front."""
     from pyvnet import capture
 
-    if not isinstance(seen.header, NetHdr) or seen.policy is None:
+    if not isinstance(seen.header, NetHdr) or seen.steering is None:
         return {}
-    now = Steering.of_policy(seen.policy)
+    now = seen.steering
     table = now.table if now.rss else ()
     writer.steering(capture.Steering(int(now.hash_types), now.key, table, now.unclassified_queue))
     if not now.hash_types:

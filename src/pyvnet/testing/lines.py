@@ -6,17 +6,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pyvnet.testing.settle import Settling
+from pyvnet.testing.steering import SteeringWatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from pyvnet.driver.driver import Driver
     from pyvnet.driver.receive import Frame
     from pyvnet.runtime import Device
     from pyvnet.spec.net_hdr import NetHdr
+    from pyvnet.testing.steering import Steering
     from pyvnet.testing.wire import SentFrame, Wire
 
 _TICK: Final = 0.002
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     queue: int
     data: bytes
     header: NetHdr | bytes | None
-    policy: Any  # of the device, where the frame was received
+    steering: Steering | None  # in force, where the frame was received
 
 
 class History(deque[Seen]):
@@ -47,10 +47,10 @@ class History(deque[Seen]):
         queue: int,
         data: bytes,
         header: NetHdr | bytes | None,
-        policy: Any = None,
+        steering: Steering | None = None,
     ) -> None:
         """One more, now."""
-        self.append(Seen(time.time_ns(), way, queue, data, header, policy))
+        self.append(Seen(time.time_ns(), way, queue, data, header, steering))
 
 
 class Arrivals:
@@ -60,36 +60,22 @@ class Arrivals:
         frames: received and not taken by anybody, oldest first.
         waiting: bytes, header and queue of what will go in when the rings have room.
         settling: the device's account.
+        steering: the device's; None where there is none.
     """
 
     def __init__(self, device: Device | None, driver: Driver, wire: Wire, history: History) -> None:
         self.frames: list[Frame] = []
         self.waiting: deque[tuple[bytes, bytes | None, int]] = deque()
         self.settling: Final = Settling(device, wire)
-        self._device = device
+        self.steering: Final = None if device is None else SteeringWatch(device)
         self._driver = driver
         self._wire = wire
         self._history = history
 
-    async def until_silence(self, within: float) -> AsyncIterator[None]:
-        """Come back whenever `frames` may have grown, until nothing more can come."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within
+    def wait(self, within: float) -> Arriving:
+        """Begin to wait for frames, for so many seconds at most."""
         self.settling.begin()
-        while True:
-            more = self._drain()
-            self.pump()
-            yield
-            left = deadline - loop.time()
-            if left <= 0:
-                return
-            if more or await self._next(min(left, _TICK)):
-                continue
-            # The counters are looked at when it is quiet: they cost more than a frame.
-            if self.settling.done(len(self._driver.receiveqs)) and not self.waiting:
-                self._drain()
-                yield
-                return
+        return Arriving(self, within)
 
     def pump(self) -> None:
         """Put in what waits, as far as the driver's rings have room for it."""
@@ -108,25 +94,60 @@ class Arrivals:
             self.waiting.popleft()
             self._history.note("injected", queue, data, header)
 
-    async def _next(self, timeout: float) -> bool:  # noqa: ASYNC109 - the driver's contract
+    def drain(self) -> bool:
+        """Take what the driver has; whether it had anything."""
+        before = self.settling.taken
+        while (frame := self._driver.receive_nowait()) is not None:
+            self._take(frame)
+        return self.settling.taken > before
+
+    async def next(self, timeout: float) -> bool:  # noqa: ASYNC109 - the driver's contract
+        """Wait for a frame; whether one came."""
         try:
             self._take(await self._driver.receive(timeout))
         except TimeoutError:
             return False
         return True
 
-    def _drain(self) -> bool:
-        more = False
-        while (frame := self._driver.receive_nowait()) is not None:
-            self._take(frame)
-            more = True
-        return more
+    def settled(self) -> bool:
+        """Whether nothing more can come but what is in the rings now."""
+        return self.settling.done(len(self._driver.receiveqs)) and not self.waiting
 
     def _take(self, frame: Frame) -> None:
         self.settling.taken += 1
         self.frames.append(frame)
-        policy = None if self._device is None else self._device.device.policy
-        self._history.note("received", frame.queue, frame.data, frame.header, policy)
+        steering = None if self.steering is None else self.steering.now()
+        self._history.note("received", frame.queue, frame.data, frame.header, steering)
+
+
+class Arriving:
+    """One wait for frames; several may go on at once, and share what comes."""
+
+    def __init__(self, arrivals: Arrivals, within: float) -> None:
+        self._arrivals = arrivals
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + within
+        self._known = arrivals.settling.taken
+
+    async def more(self) -> bool:
+        """Wait until there are frames not yet looked at; False when none can come."""
+        arrivals = self._arrivals
+        while True:
+            arrivals.drain()
+            arrivals.pump()
+            if self._news():
+                return True
+            left = self._deadline - self._loop.time()
+            if left <= 0:
+                return False
+            # The counters are looked at when it is quiet: they cost more than a frame.
+            if not await arrivals.next(min(left, _TICK)) and arrivals.settled():
+                arrivals.drain()
+                return self._news()
+
+    def _news(self) -> bool:
+        known, self._known = self._known, self._arrivals.settling.taken
+        return self._known > known
 
 
 class Departures:
@@ -142,25 +163,33 @@ class Departures:
         self._wire = wire
         self._history = history
         self._sure = sure  # a buffer that came back is on the wire, and can be read
+        self._loop = asyncio.get_running_loop()
+        self._deadline = 0.0
 
-    async def until_silence(self, within: float) -> AsyncIterator[None]:
-        """Come back whenever `frames` may have grown, until nothing more can come.
+    async def begin(self, within: float) -> None:
+        """Begin to wait; what the device has given back is in `frames` afterwards.
 
         A device gives a buffer back when its frame is on the wire, not before.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within
+        deadline = self._loop.time() + within
         try:
             async with asyncio.timeout(within):
                 await self._driver.flush()
         except TimeoutError:
             deadline = 0.0
-        while True:
-            while (frame := self._wire.recv()) is not None:
-                self.frames.append(frame)
-                self._history.note("out", frame.queue, frame.data, frame.header)
-            yield
-            left = deadline - loop.time()
-            if self._sure or left <= 0:
-                return
-            await self._wire.readable(left)
+        self._deadline = deadline
+        self._drain()
+
+    async def more(self) -> bool:
+        """Wait until `frames` may have grown; False when nothing more can come."""
+        left = self._deadline - self._loop.time()
+        if self._sure or left <= 0:
+            return False
+        await self._wire.readable(left)
+        self._drain()
+        return True
+
+    def _drain(self) -> None:
+        while (frame := self._wire.recv()) is not None:
+            self.frames.append(frame)
+            self._history.note("out", frame.queue, frame.data, frame.header)

@@ -142,11 +142,13 @@ class Vnet(Promises):
             one_frame(frame), queue, header_fields(header, hash, report, fields), where
         )
         self._check(wanted)
-        async for _ in self._arrivals.until_silence(within):
+        arriving = self._arrivals.wait(within)
+        while True:
             for position, seen in enumerate(self.received):
                 if not wanted.differences(seen):
                     return self.received.pop(position)
-        raise ExpectationError(failure(self, wanted, self.received))
+            if not await arriving.more():
+                raise ExpectationError(failure(self, wanted, self.received))
 
     @promised
     async def expect_nothing(
@@ -165,12 +167,12 @@ class Vnet(Promises):
         self._check(Expected(queue=queue))
         if within is None:
             within = DEFAULT_WITHIN if self._arrivals.settling.possible else _TAP_SILENCE
-        async for _ in self._arrivals.until_silence(within):
-            if any(queue in (None, seen.queue) for seen in self.received):
-                break
-        left = [seen for seen in self.received if queue in (None, seen.queue)]
-        if left:
-            raise ExpectationError(silence_broken(self, left))
+        arriving = self._arrivals.wait(within)
+        while True:
+            if left := [seen for seen in self.received if queue in {None, seen.queue}]:
+                raise ExpectationError(silence_broken(self, left))
+            if not await arriving.more():
+                return
 
     # --- from the driver to the wire --------------------------------------------------------
 
@@ -223,11 +225,13 @@ class Vnet(Promises):
         """
         __tracebackhide__ = True
         wanted = Expected(one_frame(frame), queue, header_fields(header, None, None, fields), where)
-        async for _ in self._departures.until_silence(within):
+        await self._departures.begin(within)
+        while True:
             for position, seen in enumerate(self.came_out):
                 if not wanted.differences(seen):
                     return self.came_out.pop(position)
-        raise ExpectationError(failure(self, wanted, self.came_out))
+            if not await self._departures.more():
+                raise ExpectationError(failure(self, wanted, self.came_out))
 
     @promised
     async def expect_nothing_sent(self, *, within: float | None = None) -> None:
@@ -239,9 +243,11 @@ class Vnet(Promises):
         __tracebackhide__ = True
         if within is None:
             within = DEFAULT_WITHIN if self.wire.private else _TAP_SILENCE
-        async for _ in self._departures.until_silence(within):
-            if self.came_out:
-                raise ExpectationError(silence_broken(self, self.came_out))
+        await self._departures.begin(within)
+        while not self.came_out:
+            if not await self._departures.more():
+                return
+        raise ExpectationError(silence_broken(self, self.came_out))
 
     # --- steering -----------------------------------------------------------------------------
 

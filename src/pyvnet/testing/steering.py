@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyvnet.spec.rss import HashType, RssConfig
+
+if TYPE_CHECKING:
+    from pyvnet.runtime import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +40,21 @@ class Steering:
         """What a device shall do after this command."""
         table, types = config.indirection_table, HashType(config.hash_types)
         return cls(True, types, config.key, table, config.unclassified_queue)  # noqa: FBT003
+
+
+class SteeringWatch:
+    """What a device does now, worked out anew only when something was commanded."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._known: tuple[object, object] = (None, None)
+        self._steering: Steering | None = None
+
+    def now(self) -> Steering:
+        """In force for the next frame."""
+        state = self._device.device.state
+        control, features = self._known
+        if self._steering is None or control is not state.control or features != state.features:
+            self._known = (state.control, state.features)
+            self._steering = Steering.of_policy(self._device.device.policy)
+        return self._steering
