@@ -122,7 +122,7 @@ def test_everything_can_be_overridden(run: Suite) -> None:
 
     @pytest.fixture
     def vnet_options():
-        return {"mtu": 1400, "mac": bytes.fromhex("020000000009")}
+        return {"mtu": 1400, "offered": MINE | Feature.VERSION_1}
 
     async def test_own(vnet, vnet_device, vnet_driver, wire):
         assert (vnet.device, vnet.driver, vnet.wire) == (vnet_device, vnet_driver, wire)
@@ -131,6 +131,7 @@ def test_everything_can_be_overridden(run: Suite) -> None:
 
     def test_plain(vnet_plain):
         assert vnet_plain.script.driver.config.mtu == 1400
+        assert not vnet_plain.script.device.device.offered & Feature.RSS
 
     async def test_more_devices(vnet_device_factory):
         one, two = await vnet_device_factory(), await vnet_device_factory(queues=3)
@@ -234,6 +235,17 @@ def test_what_is_kept_tells_what_passed(run: Suite) -> None:
     document = json.loads(counters.read_text())
     assert document["moved"]["rx_packets"] == 2
     assert document["device"]["steering"]["mode"] == "rss"
+
+
+def test_counters_are_kept_of_devices_without_a_script(run: Suite) -> None:
+    body = """
+    async def test_bad(vnet_device, vnet_device_factory):
+        await vnet_device_factory(port="pair", queues=1)
+        assert False
+    """
+    one, two = kept(run(body))
+    assert (one.name, two.name) == ("device-counters.json", "device1-counters.json")
+    assert len(json.loads(two.read_text())["device"]["queues"]) == 1
 
 
 def test_what_cannot_be_kept_does_not_hide_the_failure(run: Suite) -> None:

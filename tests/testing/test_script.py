@@ -239,6 +239,11 @@ async def test_a_port_that_is_none() -> None:
         await scenario(port="tun").__aenter__()  # type: ignore[arg-type]  # that is the point
 
 
+async def test_features_of_the_device_are_not_the_driver_s(vnet_device_factory: Any) -> None:
+    with pytest.raises(UsageError, match="what a device offers: `offered`"):
+        await vnet_device_factory(features=Feature.RSS)
+
+
 @pytest.fixture
 def other_loop() -> Iterator[asyncio.Runner]:
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:

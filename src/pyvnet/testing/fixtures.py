@@ -35,7 +35,7 @@ def vnet_queues() -> int:
 
 @pytest.fixture
 def vnet_options() -> dict[str, Any]:
-    """Options of `pyvnet.Device`: ``features`` offered, ``mtu``, ``mac``, …  To be overridden."""
+    """Options of the device: features it has ``offered``, ``mtu``, ``mac``, …  To be overridden."""
     return {}
 
 
@@ -68,7 +68,7 @@ def vnet_plain(
     """The same in plain calls, for tests that are no coroutines."""
     from pyvnet.testing.plain import PlainVnet
 
-    options = {"queues": vnet_queues, "port": _vnet_port, "features": vnet_features}
-    with PlainVnet(**options, **vnet_options) as plain:
+    options = {"queues": vnet_queues, "port": _vnet_port, **vnet_options}
+    with PlainVnet(features=vnet_features, **options) as plain:
         request.node.stash.setdefault(SCRIPTS, []).append(plain.script)
         yield plain

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from pyvnet.testing.plugin import SCRIPTS
+from pyvnet.testing.plugin import FACTORY, SCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 
 @pytest_asyncio.fixture
-async def vnet_device_factory(vnet_queues: int, _vnet_port: str) -> AsyncIterator[DeviceFactory]:
+async def vnet_device_factory(
+    request: pytest.FixtureRequest, vnet_queues: int, _vnet_port: str
+) -> AsyncIterator[DeviceFactory]:
     """Makes devices, awaited: ``queues``, ``port``, options; all are closed after the test."""
     from pyvnet.testing.rig import DeviceFactory
 
     factory = DeviceFactory(queues=vnet_queues, port=_vnet_port)  # type: ignore[arg-type]
+    request.node.stash[FACTORY] = factory
     try:
         yield factory
     finally:

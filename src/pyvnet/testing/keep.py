@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyvnet.errors import PyvnetError
 from pyvnet.spec.net_hdr import NetHdr
-from pyvnet.testing.plugin import SCRIPTS
+from pyvnet.testing.plugin import FACTORY, SCRIPTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import pytest
 
     from pyvnet.capture import Writer
+    from pyvnet.runtime import Device
     from pyvnet.testing.lines import History, Seen
+    from pyvnet.testing.rig import DeviceFactory
     from pyvnet.testing.script import Vnet
 
 
@@ -27,10 +31,9 @@ def after_call(item: pytest.Item, report: pytest.TestReport) -> None:
         return
     folder = _folder(item)
     lines = []
-    scripts = item.stash[SCRIPTS]
-    for number, script in enumerate(scripts):
+    for what in _kept(item):
         try:
-            lines += [str(path) for path in _write(script, folder, f"vnet{number or ''}")]
+            lines += [str(path) for path in what(folder)]
         except (OSError, PyvnetError) as error:  # what was to be told stays the failure itself
             lines.append(f"not kept: {error}")
     report.sections.append(("vnet: kept", "\n".join(lines)))
@@ -46,15 +49,34 @@ def _folder(item: Any) -> Path:
     return made
 
 
-def _write(script: Vnet, folder: Path, stem: str) -> list[Path]:
-    """The frames as a capture, and the counters and state of the device."""
-    frames, counters = folder / f"{stem}.pcapng", folder / f"{stem}-counters.json"
+def _kept(item: pytest.Item) -> Iterator[Callable[[Path], Iterator[Path]]]:
+    """What can be written: of each script its frames, of each device its counters."""
+    scripts: list[Vnet] = item.stash.get(SCRIPTS, [])
+    told = [script.device for script in scripts]
+    for number, script in enumerate(scripts):
+        yield partial(_script, script, f"vnet{number or ''}")
+    factory: DeviceFactory | None = item.stash.get(FACTORY, None)
+    others = [] if factory is None else [dev for dev in factory.devices if dev not in told]
+    for number, device in enumerate(others):
+        yield partial(_device, device, f"device{number or ''}")
+
+
+def _script(script: Vnet, stem: str, folder: Path) -> Iterator[Path]:
+    """The frames as a capture; counters that moved, and the state of the device."""
+    frames = folder / f"{stem}.pcapng"
     _capture(script.history, frames)
-    document: dict[str, Any] = {"moved": script.counters()}
-    if script.device is not None:
-        document["device"] = script.device.status()
-    counters.write_text(json.dumps(document, indent=1))
-    return [frames, counters]
+    yield frames
+    yield _document(folder / f"{stem}-counters.json", script.device, moved=script.counters())
+
+
+def _device(device: Device, stem: str, folder: Path) -> Iterator[Path]:
+    yield _document(folder / f"{stem}-counters.json", device)
+
+
+def _document(path: Path, device: Device | None, **more: Any) -> Path:
+    state = {} if device is None else {"device": device.status()}
+    path.write_text(json.dumps(more | state, indent=1))
+    return path
 
 
 def _capture(history: History, path: Path) -> None:

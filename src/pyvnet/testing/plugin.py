@@ -18,10 +18,13 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from pyvnet.testing.rig import DeviceFactory
     from pyvnet.testing.script import Vnet
 
 SCRIPTS = pytest.StashKey[list["Vnet"]]()
 """In the stash of an item: the scripts of its fixtures."""
+FACTORY = pytest.StashKey["DeviceFactory"]()
+"""And what opened its devices."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -108,7 +111,7 @@ def pytest_runtest_makereport(
 
         # An attribute of a report comes along from processes of pytest-xdist.
         vars(report)["vnet_reproduce"] = reproduce.how(item, call.excinfo.value)
-    if call.when == "call" and SCRIPTS in item.stash:
+    if call.when == "call" and (SCRIPTS in item.stash or FACTORY in item.stash):
         from pyvnet.testing import keep
 
         keep.after_call(item, report)

@@ -28,7 +28,10 @@ _NO_IPV6: Final = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
 
 class DeviceFactory:
-    """Opens devices, and closes them all, newest first, when it is left.
+    """Opens devices, and closes them all, newest first.
+
+    Attributes:
+        devices: all of them.
 
     Args:
         queues: queue pairs of a device, unless it is told otherwise.
@@ -39,6 +42,7 @@ class DeviceFactory:
         self._queues = queues
         self._port = port
         self._open = AsyncExitStack()
+        self.devices: list[Device] = []
         self._wires: dict[int, Wire] = {}
 
     async def __call__(
@@ -47,6 +51,7 @@ class DeviceFactory:
         queues: int | None = None,
         port: Port | None = None,
         netdev: NetDevice | None = None,
+        offered: Feature | None = None,
         **options: Any,
     ) -> Device:
         """Open one more device.
@@ -55,20 +60,29 @@ class DeviceFactory:
             queues: queue pairs.
             port: ``pair``, which needs no privilege, or ``tap``.
             netdev: a host port of your own instead, which has no wire here.
-            options: for `pyvnet.Device`: ``features``, ``mac``, ``mtu``, ``steering``, …
+            offered: features it offers; None: all it knows.
+            options: for `pyvnet.Device`: ``mac``, ``mtu``, ``steering``, ``workers``, …
         """
+        if "features" in options:
+            raise UsageError("`features` are the driver's choice; what a device offers: `offered`")
+        if offered is not None:
+            options["features"] = offered
         count = self._queues if queues is None else queues
         kind = self._port if port is None else port
         if netdev is not None:
-            return await self._open.enter_async_context(Device(netdev=netdev, **options))
+            return await self._enter(Device(netdev=netdev, **options))
         if kind not in PORTS:
             raise UsageError(f"{kind!r} is no kind of port: {', '.join(PORTS)}")
         if kind == "pair":
             pair = Pair(queues=count)
-            device = await self._open.enter_async_context(Device(netdev=pair, **options))
+            device = await self._enter(Device(netdev=pair, **options))
             self._wires[id(device)] = PairWire(pair)
             return device
         return await self._tap(count, options)
+
+    async def _enter(self, device: Device) -> Device:
+        self.devices.append(await self._open.enter_async_context(device))
+        return device
 
     async def _tap(self, queues: int, options: dict[str, Any]) -> Device:
         # Late: netlink is a heavy import, and a pair needs none of it.
@@ -80,7 +94,7 @@ class DeviceFactory:
         if _NO_IPV6.exists():
             namespace.call(lambda: _NO_IPV6.write_text("1"))
         tap = Tap("vnet0", queues=queues, netns=f"/proc/self/fd/{namespace.fileno()}")
-        device = await self._open.enter_async_context(Device(netdev=tap, **options))
+        device = await self._enter(Device(netdev=tap, **options))
         wire = TapWire(tap, namespace)
         self._open.callback(wire.close)
         self._wires[id(device)] = wire
@@ -125,7 +139,7 @@ async def scenario(
         queues: queue pairs.
         port: ``pair``, which needs no privilege, or ``tap``, which needs root.
         features: the driver accepts; None: all that is offered.
-        options: for `pyvnet.Device`.
+        options: for `DeviceFactory`: ``offered``, ``mtu``, …
 
     Raises:
         HostError: no tap can be made here.
