@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +192,16 @@ def test_where_no_tap_can_be_made(
     result = run(TAP, "-rs", *options, before=("setpriv", "--bounding-set=-sys_admin,-net_admin"))
     result.assert_outcomes(**outcome)
     result.stdout.fnmatch_lines(["*no tap: cannot make a network namespace*CAP_SYS_ADMIN*"])
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_netns
+@pytest.mark.needs_tap
+def test_what_its_documentation_says(run: Suite) -> None:
+    text = (Path(__file__).parents[2] / "docs/testing.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    result = run("\n".join(blocks), mode="strict", head="")
+    result.assert_outcomes(passed=7)
 
 
 # --- what it keeps --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCRIPTS = pytest.StashKey[list["Vnet"]]()
 """In the stash of an item: the scripts of its fixtures."""
-FACTORY = pytest.StashKey["DeviceFactory"]()
+FACTORY: pytest.StashKey[DeviceFactory] = pytest.StashKey()
 """And what opened its devices."""
 
 
