@@ -2,11 +2,14 @@
 """Named frames for the cases about hashing: a kind each, and each a flow of its own.
 
 Who looks at a report needs no more than the bytes to know what it should be, so
-frames are found again by their bytes: no two of a group are the same.
+frames are found again by their bytes: no two of a group are the same.  They are
+made once; a suite is run many times where it is itself put to the test.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.testing.frames import (
@@ -39,16 +42,17 @@ from pyvnet.testing.frames import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pyvnet.testing.frames import L4, Extension
 
 HOME: Final = "2001:db8:a::5a5a"
 ROUTED: Final = "2001:db8:b::c3c3"
 
-Group = dict[str, bytes]
+Group = Mapping[str, bytes]
 
 
+@cache
 def flow(number: int, size: int = 0) -> bytes:
     """A frame of the flow of that number: TCP and UDP, IPv4 and IPv6 in turn.
 
@@ -79,6 +83,7 @@ def _v6(l4: L4, *chain: Extension) -> Frame:
     return build(Ipv6("2001:db8:1::82", "2001:db8:2::4d", chain), l4)
 
 
+@cache
 def ipv4() -> Group:
     """IPv4 whose transport header, if any, can be read; no fragments."""
     return _bytes(
@@ -101,6 +106,7 @@ def ipv4() -> Group:
     )
 
 
+@cache
 def ipv6() -> Group:
     """IPv6 without extension headers."""
     return _bytes(
@@ -118,6 +124,7 @@ def ipv6() -> Group:
     )
 
 
+@cache
 def extended() -> Group:
     """IPv6 with the headers the standard speaks of: options, home address, routing type 2."""
     home = destination_options(home_address(HOME))
@@ -148,6 +155,7 @@ def extended() -> Group:
     )
 
 
+@cache
 def other_headers() -> Group:
     """IPv6 with headers of which the standard does not say whether they count as extensions."""
     return _bytes(
@@ -163,6 +171,7 @@ def other_headers() -> Group:
     )
 
 
+@cache
 def invalid_addresses() -> Group:
     """IPv6 whose home address or routing header is none that may be used."""
     misplaced = hop_by_hop(home_address(HOME))
@@ -180,6 +189,7 @@ def invalid_addresses() -> Group:
     )
 
 
+@cache
 def fragments() -> Group:
     """Fragments of both versions; the first ones carry ports."""
     return _bytes(
@@ -200,6 +210,7 @@ def fragments() -> Group:
     )
 
 
+@cache
 def cut_short() -> Group:
     """Frames that end inside a header, and such as lie about their lengths."""
     v4, v6 = _v4(tcp(46001, 80)), _v6(udp(46002, 53))
@@ -224,6 +235,7 @@ def cut_short() -> Group:
     )
 
 
+@cache
 def long_chains() -> Group:
     """IPv6 chains at the bounds: 16 headers, 64 options, 1024 bytes."""
 
@@ -248,6 +260,7 @@ def long_chains() -> Group:
     )
 
 
+@cache
 def tagged() -> Group:
     """One, two and three VLAN tags."""
 
@@ -269,6 +282,7 @@ def tagged() -> Group:
     )
 
 
+@cache
 def not_ip() -> Group:
     """What no hash type is for."""
     ip = _v4(tcp(49001, 80)).data[14:]
@@ -282,6 +296,7 @@ def not_ip() -> Group:
     )
 
 
+@cache
 def encapsulated() -> Group:
     """IP in what is neither IP nor a VLAN tag."""
     ip = _v4(tcp(49002, 80)).data[14:]

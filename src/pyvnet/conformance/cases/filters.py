@@ -8,6 +8,7 @@ how a device begins (U-31).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.conformance.case import case
@@ -36,6 +37,7 @@ _RX: Final = Feature.MAC | Feature.CTRL_RX
 _EXTRA: Final = _RX | Feature.CTRL_RX_EXTRA
 
 
+@lru_cache(4096)
 def _to(mac: bytes, *vids: int, tpid: int = 0x8100) -> bytes:
     tags = [Vlan(vid, tpid=tpid) for vid in vids]
     return bytes(build(Ipv4(), udp(1024, 53), dst=mac.hex(":"), vlans=tags))

@@ -14,6 +14,7 @@ from pyvnet.conformance.cases._steering import (
     PAIRS,
     all_arrive_on,
     deliver,
+    expect,
     judge_hash,
     judge_queue,
     on_queues,
@@ -25,7 +26,7 @@ from pyvnet.conformance.cases._steering import (
     steered,
     types_of,
 )
-from pyvnet.reference import classify, steer
+from pyvnet.reference import steer
 from pyvnet.spec.ctrl import Ack, CtrlClass, MqCommand
 from pyvnet.spec.features import Feature
 from pyvnet.spec.rss import HashType, RssConfig
@@ -134,7 +135,7 @@ async def frames_for_a_stopped_queue_are_dropped(t: Trial) -> None:
     config = rss(drv)
     await drv.ctrl.rss_config(config)
     await drv.transport.stop_queue(drv.receiveqs[1].index)
-    hashed = {frame: classify(frame, config.hash_types, config.key) for frame in flows(64)}
+    hashed = {frame: expect(frame, config.hash_types, config.key) for frame in flows(64)}
     table, unclassified = config.indirection_table, config.unclassified_queue
     lost = [f for f, h in hashed.items() if steer(h, table, unclassified) == 1]
     queues = {f: steer(h, table, unclassified) for f, h in hashed.items() if f not in lost}
