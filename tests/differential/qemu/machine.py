@@ -75,6 +75,8 @@ class Machine:
             stack.push_async_callback(self.qtest.aclose)
             await self.qtest.ask("irq_intercept_in ioapic")
             self._registers = await place(self.qtest, _SLOT)
+            # An announcement would be asked for again and again, also of those who come later.
+            self.tell("migrate_set_parameter announce-rounds 1")
             self._stack = stack.pop_all()
         return self
 
