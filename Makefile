@@ -89,6 +89,15 @@ native-debug: $(call VARIANT,debug) ## the extension without optimisation
 demo: setup ## guest-free proof on real input
 	$(VENV)/bin/pyvnet demo
 
+# As a user installs it: the wheel, into an environment that has nothing yet.
+WHEEL := build/wheel
+TUTORIAL := docs/testing-tutorial.md
+.PHONY: tutorial
+tutorial: setup ## work through the tutorial with the built wheel, as its reader does
+	rm -rf $(WHEEL)
+	$(LOCKED) $(PY) -m pip wheel -q --no-deps --no-build-isolation -w $(WHEEL) .
+	$(PY) tools/tutorial.py $(WHEEL)/*.whl $(TUTORIAL) constraints.txt
+
 # Debian packages the tests call: ip(8), testpmd, QEMU, user-mode Linux, what guests are made of,
 # what judges systemd's units, and what hash kernels of other CPUs are built and run with; a compiler of BPF programs.
 .PHONY: test-needs
