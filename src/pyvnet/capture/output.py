@@ -54,7 +54,8 @@ class Rotation:
 
 def _open(path: Path) -> int:
     # Without a reader a pipe refuses at once, where it would wait for ever.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    # A link may have been put there by somebody who wants another file overwritten.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
         fd = os.open(path, flags, _MODE)
     except OSError as error:

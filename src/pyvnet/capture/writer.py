@@ -70,7 +70,7 @@ class Writer:
         comment: str = "",
         name: str = "driver",
     ) -> None:
-        """Create or overwrite the file at ``path``, readable by its owner only.
+        """Create or overwrite the file at ``path``; a new one is for its owner only.
 
         ``snap_length``: bytes kept of each frame, 0 for all.  ``comment``:
         on the section, what the capture is about.  ``name``: of the driver that

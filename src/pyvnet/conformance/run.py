@@ -36,6 +36,7 @@ from pyvnet.spec.features import NO_FEATURES, Feature, feature_names
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pyvnet.capture import Writer
     from pyvnet.conformance.target import Place, Target
 
 TIMEOUT: Final = 2.0
@@ -139,6 +140,7 @@ class Runner:
         control_queue: whether it is served; ``auto`` tries.
         hostile: run cases that may bring a weak back-end down.
         on_result: called with each result, in the order of the cases.
+        capture: gets every frame a driver sees; interfaces are called after cases.
     """
 
     def __init__(
@@ -150,8 +152,10 @@ class Runner:
         control_queue: ControlQueue = "auto",
         hostile: bool = False,
         on_result: Callable[[Result], None] | None = None,
+        capture: Writer | None = None,
     ) -> None:
         self._target = target
+        self._capture = capture
         self._timeout = timeout
         self._concurrency = min(concurrency or target.concurrency, target.concurrency)
         self._control_queue = control_queue
@@ -256,7 +260,15 @@ class Runner:
 
     def _trial(self, case: Case, place: Place, evidence: list[str]) -> Trial:
         facts = self._report.facts
-        return Trial(case, place, timeout=self._timeout, facts=facts, evidence=evidence)
+        recorder = None if self._capture is None else self._capture.named(case.name)
+        return Trial(
+            case,
+            place,
+            timeout=self._timeout,
+            facts=facts,
+            evidence=evidence,
+            recorder=recorder,
+        )
 
     async def _let_go(self, trial: Trial) -> None:
         with contextlib.suppress(TimeoutError):

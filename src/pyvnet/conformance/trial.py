@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pyvnet.conformance.wire import Wire, WireFrame
     from pyvnet.driver import Driver, Frame
     from pyvnet.driver.frontend import VhostUserFrontend
+    from pyvnet.driver.recorder import Recorder
 
 # Pairs a case gets when it does not say how many: enough to tell queues from one another.
 PAIRS: Final = 4
@@ -84,8 +85,10 @@ class Trial:
         timeout: float,
         facts: Facts | None = None,
         evidence: list[str] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.case: Final = case
+        self._recorder = recorder
         self._facts = facts
         self.evidence: Final = [] if evidence is None else evidence
         self.doing = ""
@@ -133,6 +136,7 @@ class Trial:
         await self.hang_up()
         self.doing = "an answer to the first messages"
         options.setdefault("control_timeout", self.step)
+        options.setdefault("capture", self._recorder)
         try:
             if self.case.protocol and self._place.connect is not None:
                 options.setdefault("pairs", self.pairs)

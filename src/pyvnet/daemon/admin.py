@@ -42,11 +42,14 @@ COMMANDS: Final = {
     "link": "link up|down [DEVICE]",
     "announce": "announce [DEVICE]",
     "steering-program": "steering-program OBJ|none [DEVICE]",
+    "capture": "capture FILE|none [DEVICE]",
     "help": "help",
 }
 
-_ARGUMENTS: Final = {"link": "state", "steering-program": "program"}  # what comes before DEVICE
-NO_PROGRAM: Final = "none"
+# What comes before DEVICE.
+_ARGUMENTS: Final = {"link": "state", "steering-program": "program", "capture": "file"}
+NONE: Final = "none"
+PATHS: Final = ("program", "file")
 
 
 class Service(Protocol):
@@ -63,6 +66,9 @@ class Service(Protocol):
 
     def set_steering_program(self, device: str | None, program: str | None) -> dict[str, Any]:
         """Attach a program of the operator's, or detach it."""
+
+    def set_capture(self, device: str | None, path: str | None) -> dict[str, Any]:
+        """Begin a capture, or end it."""
 
 
 class AdminServer:
@@ -141,19 +147,25 @@ class AdminServer:
             case "announce":
                 return self._service.announce(device)
             case "steering-program":
-                program = request.get("program")
-                if not program:
-                    raise UsageError(f"usage: {COMMANDS['steering-program']}")
-                chosen = None if program == NO_PROGRAM else program
-                return self._service.set_steering_program(device, chosen)
+                return self._service.set_steering_program(device, _path_of(request))
+            case "capture":
+                return self._service.set_capture(device, _path_of(request))
             case "help":
                 return {"commands": list(COMMANDS.values())}
             case other:
                 raise UsageError(f"there is no command {other!r}{nearest(other, COMMANDS)}")
 
 
+def _path_of(request: dict[str, str]) -> str | None:
+    """The file a request names; None: it says none."""
+    path = request.get(_ARGUMENTS[request["command"]])
+    if not path:
+        raise UsageError(f"usage: {COMMANDS[request['command']]}")
+    return None if path == NONE else path
+
+
 def parse(line: bytes) -> dict[str, str]:
-    """Take a request apart: ``command``, and ``state``, ``program`` and ``device`` if given.
+    """Take a request apart: ``command``, its argument and ``device`` if given.
 
     Raises:
         UsageError: it is none.

@@ -88,6 +88,8 @@ def _claims(device: DeviceOptions) -> Iterator[tuple[Hashable, str]]:
     for path in (device.socket_path, device.connect):
         if path is not None:
             yield ("socket", _resolved(path)), f"the socket {path}"
+    if device.capture is not None:
+        yield ("capture", _resolved(device.capture)), f"the capture {device.capture}"
     if device.tap is not None:
         yield ("tap", device.netns, device.tap), f"the tap {device.tap}"
     if device.mac is not None:

@@ -26,6 +26,7 @@ from pyvnet.spec.features import NO_FEATURES, Feature
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pyvnet.capture.output import Rotation
     from pyvnet.daemon.readers import Port
 
 MAX_PAIRS: Final = 127  # as many as vhost-user can number
@@ -65,6 +66,9 @@ class DeviceOptions:
     bpf_fds: tuple[int, ...] | None = None
     queue_num_unit: Literal["pairs", "vrings"] = "pairs"
     compat: tuple[str, ...] = ()
+    capture: str | None = None
+    capture_rotate: Rotation | None = None
+    capture_snap: int = 0
     workers: int | None = None
     worker_cpus: tuple[int, ...] = ()
     poll_us: int | None = None
@@ -275,6 +279,16 @@ DEVICE: Final = (
     ),
     Option("compat", readers.compat, "LIST", ", ".join(sorted(COMPAT_SWITCHES)), elements=str),
 )
+CAPTURE: Final = (
+    Option("capture", readers.some_text, "FILE", "write every frame to this pcapng file"),
+    Option(
+        *("capture-rotate", readers.rotation, "SIZE[:FILES]"),
+        "begin another file at so many bytes (K, M, G), keep the last FILES of them (all)",
+    ),
+    Option(
+        *("capture-snap", readers.number(0, 2**20), "N", "bytes kept of each frame (all)", (int,)),
+    ),
+)
 ENGINE: Final = (
     Option("workers", readers.number(1, MAX_PAIRS), "N", "threads (default: one per pair)", (int,)),
     Option(
@@ -303,7 +317,7 @@ ENGINE: Final = (
         flag=True,
     ),
 )
-ALL: Final = {option.key: option for option in (*SOCKETS, *HOST_PORT, *DEVICE, *ENGINE)}
+ALL: Final = {option.key: option for option in (*SOCKETS, *HOST_PORT, *DEVICE, *CAPTURE, *ENGINE)}
 
 
 def _dashed(field: str) -> str:

@@ -7,7 +7,9 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pyvnet.capture.output import Rotation
 from pyvnet.device.settings import COMPAT_SWITCHES
+from pyvnet.errors import UsageError
 from pyvnet.spec.features import NO_FEATURES, Feature
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _IFNAME_MAX: Final = 15
 _MAC_BYTES: Final = 6
+_UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 _DIGITS: Final = 12  # more of them are no number anybody means
 
 
@@ -156,6 +159,18 @@ def choice(*choices: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def rotation(text: str) -> Rotation:
+    """A size, and how many files of it to keep."""
+    size, colon, files = text.partition(":")
+    unit = _UNITS.get(size[-1:].upper())
+    digits = size if unit is None else size[:-1]
+    bytes_ = number(1, 2**40)(digits) * (unit or 1)
+    try:
+        return Rotation(bytes_, number(1, 10**6)(files) if colon else 0)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
 
 
 def port(text: str) -> Port:

@@ -38,8 +38,9 @@ _FDS_PER_RING: Final = 6  # kick, call and err: the session's and the engine's o
 _FDS_PER_PORT_QUEUE: Final = 2
 _FDS_PER_WORKER: Final = 3  # epoll, wake and io_uring
 # Listener, connection, back-end channel, controlq's kick, engine events, namespace, carrier,
-# steering program, its map, a program under way; fds of a message under way, and of memory regions.
-_FDS_PER_DEVICE: Final = 10 + MESSAGE_FDS + 8
+# steering program, its map, a program under way, a capture's file and what wakes its thread;
+# fds of a message under way, and of memory regions.
+_FDS_PER_DEVICE: Final = 12 + MESSAGE_FDS + 8
 _FDS_PER_HELPER: Final = 3  # its connection, and a program and a map beside our own
 
 
@@ -105,6 +106,8 @@ class ServedDevice:
             relaxed_dependencies=True,
         )
         await undo.enter_async_context(device)
+        if options.capture is not None:
+            self._begin_capture(device, options.capture)
         backend = Backend(device, name=self.name, queue_num_unit=options.queue_num_unit)
         undo.callback(backend.disconnect, "this back-end ends")
         self.device, self.backend, self._netdev = device, backend, netdev
@@ -177,6 +180,23 @@ class ServedDevice:
         else:
             device.attach_steering_program(program)
         return {"device": self.name, "steering": device.steering_owner}
+
+    def set_capture(self, path: str | None) -> dict[str, Any]:
+        """Write every frame to a file from now on; None: no more."""
+        device = self._running()
+        if path is None:
+            device.stop_capture()
+        else:
+            self._begin_capture(device, path)
+        return {"device": self.name, "capture": device.capture_status()}
+
+    def _begin_capture(self, device: Device, path: str) -> None:
+        device.capture(
+            path,
+            name=self.name,
+            snap_length=self.options.capture_snap,
+            rotation=self.options.capture_rotate,
+        )
 
     def announce(self) -> dict[str, Any]:
         """Ask the driver to announce its addresses."""

@@ -197,6 +197,12 @@ class Service:
         with logs.about(found.name):
             return found.set_steering_program(program)
 
+    def set_capture(self, device: str | None, path: str | None) -> dict[str, Any]:
+        """Begin a capture of a device, or end it."""
+        found = self._find(device)
+        with logs.about(found.name):
+            return found.set_capture(path)
+
     def _find(self, name: str | None) -> ServedDevice:
         if name is None:
             if len(self._devices) > 1:

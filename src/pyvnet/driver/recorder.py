@@ -50,12 +50,14 @@ class Recording:
 
     def received(self, queue: int, data: bytes, header: NetHdr) -> None:
         """A frame came."""
-        self._recorder.received(queue, data, header, reported=self._reported)
+        if data:
+            self._recorder.received(queue, data, header, reported=self._reported)
 
     def sent(self, queue: int, data: bytes, head: bytes) -> None:
         """A frame went, with these bytes in front."""
         header = NetHdr.unpack(head) if len(head) >= HDR_V1_SIZE else None
-        self._recorder.sent(queue, data, header)
+        if data:
+            self._recorder.sent(queue, data, header)
 
     def commanded(self, request: bytes, receiver: Receiver | None) -> None:
         """The device obeyed a command."""

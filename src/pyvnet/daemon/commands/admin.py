@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyvnet.daemon.admin import COMMANDS, NO_PROGRAM, parse
+from pyvnet.daemon.admin import COMMANDS, NONE, PATHS, parse
 from pyvnet.daemon.admin_client import ask
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer; returns the exit status."""
     request = parse(" ".join(args.words).encode())
-    if request.get("program", NO_PROGRAM) != NO_PROGRAM:
-        # The service may be in another directory.
-        request["program"] = str(Path(request["program"]).absolute())
+    for key in PATHS:
+        if request.get(key, NONE) != NONE:
+            # The service may be in another directory.
+            request[key] = str(Path(request[key]).absolute())
     result = ask(args.path, request)
     if args.json:
         print(json.dumps(result))

@@ -8,11 +8,13 @@ answered; 2 wrong usage.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pyvnet.capture import Writer
 from pyvnet.conformance import report as show
 from pyvnet.conformance.cases import everything, select
 from pyvnet.conformance.run import TIMEOUT, Runner
@@ -72,6 +74,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--hostile", action="store_true", help="run cases that may bring a weak back-end down too"
     )
+    parser.add_argument(
+        "--capture", metavar="FILE", help="write every frame the cases' drivers see, as pcapng"
+    )
     parser.add_argument("--list", action="store_true", help="show the cases and stop")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--junit", metavar="FILE", type=Path, help="write JUnit XML to FILE")
@@ -96,14 +101,17 @@ def run(args: argparse.Namespace) -> int:
     target = _target(args)
     if not args.debug:  # our own device has its say in the report
         logging.getLogger("pyvnet").setLevel(logging.CRITICAL)
+    capture = None if args.capture is None else Writer(args.capture, comment=args.target)
     runner = Runner(
         target,
         timeout=args.timeout,
         control_queue=args.control_queue,
         hostile=args.hostile,
         on_result=None if args.json else _print,
+        capture=capture,
     )
-    report = asyncio.run(runner.run(cases))
+    with capture or contextlib.nullcontext():
+        report = asyncio.run(runner.run(cases))
     _tell(args, report)
     return report.exit_status
 
