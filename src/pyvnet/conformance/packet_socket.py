@@ -15,6 +15,7 @@ import socket
 import struct
 from typing import Final
 
+from pyvnet.conformance.case import NotApplicable
 from pyvnet.errors import HostError
 from pyvnet.spec.net_hdr import HDR_V1_SIZE, HdrFlag, NetHdr
 
@@ -70,12 +71,16 @@ class PacketSocket:
             header: ``struct virtio_net_hdr_v1``; None: zeros.
 
         Raises:
-            HostError: the interface does not take it.
+            NotApplicable: the interface takes no frames so long.
+            HostError: it does not take this one.
         """
         header = bytes(_LEGACY_HEADER) if header is None else header[:_LEGACY_HEADER]
         try:
             await asyncio.get_running_loop().sock_sendall(self._socket, header + frame)
         except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                why = f"{self._name} takes no frame of {len(frame)} bytes"
+                raise NotApplicable(why) from error
             raise self._error(error) from error
 
     async def receive(self) -> tuple[bytes, bytes]:

@@ -22,6 +22,7 @@ from pyvnet.conformance.cases._rings import (
     scatter,
     until,
 )
+from pyvnet.driver import Buffer
 from pyvnet.driver.misbehave import Forger
 from pyvnet.spec.features import NO_FEATURES, Feature
 from pyvnet.spec.net_hdr import header_size
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyvnet.conformance.trial import Trial
-    from pyvnet.driver import Buffer, Driver, SplitRing
+    from pyvnet.driver import Driver, SplitRing
 
 SIZE: Final = 16  # of queues that are to fill, and to be gone around
 ROUNDS: Final = 40
 NEAR_WRAP: Final = 0xFFF8
 FEW: Final = 8
+FAR: Final = 512  # bytes between pieces nobody may touch
+UNTOUCHED: Final = b"\xee"
 
 
 # --- used elements ------------------------------------------------------------------------
@@ -191,9 +194,26 @@ async def indirect_receive_buffers_may_be_cut_anywhere(t: Trial) -> None:
 
 @case("VIO-SPL-01", wire=True)
 async def a_received_header_may_go_into_single_bytes(t: Trial) -> None:
-    """Every byte of the header, and of the addresses behind it, in a descriptor of its own."""
+    """Every byte of the header, and of the addresses behind it, into a buffer of its own alone."""
     drv = await t.negotiate(rx_buffers=0)
-    await _receive_cut(t, drv, [(1,) * (header_size(drv.features) + 12)])
+    frame = numbered(1, 300)
+    lengths = [1] * (header_size(drv.features) + 12) + [2048]
+    start = drv.memory.alloc(sum(lengths) + FAR * len(lengths))
+    pieces, between, gpa = [], [], start
+    for length in lengths:
+        pieces.append(Buffer(gpa, length, writable=True))
+        between.append(Buffer(gpa + length, FAR))
+        gpa += length + FAR
+    drv.memory.write(start, UNTOUCHED * (gpa - start))
+    drv.add_receive_buffer(0, pieces)
+    queue = drv.receiveqs[0]
+    Calls(t, queue)
+    await t.inject(frame)
+    await until(t, queue.ring.ready, "used element")
+    strayed = sum(FAR - drv.memory.read(*gap[:2]).count(UNTOUCHED) for gap in between)
+    t.check(not strayed, f"{strayed} bytes were written outside the buffers")
+    seen = drv.receive_nowait()
+    t.equal(seen and seen.data, frame, "the frame received")
 
 
 async def _receive_cut(t: Trial, drv: Driver, ways: Sequence[tuple[int, ...]]) -> None:
