@@ -107,7 +107,8 @@ test-needs: $(GUEST_KERNEL)
 		'libc6-dev=/usr/lib/*/libc.a' libsimde-dev=/usr/include/simde/x86/avx512.h \
 		qemu-user-static=qemu-aarch64-static gcc-aarch64-linux-gnu=aarch64-linux-gnu-gcc \
 		libc6-dev-arm64-cross=/usr/aarch64-linux-gnu/lib/libc.a systemd=systemd-analyze \
-		tshark=tshark
+		tshark=tshark \
+		openvswitch-switch-dpdk=/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk
 
 $(GUEST_KERNEL): tools/guest_kernel.sh
 	tools/guest_kernel.sh $(@D)

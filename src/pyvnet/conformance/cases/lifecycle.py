@@ -152,6 +152,17 @@ async def a_driver_may_begin_again_with_other_rings(t: Trial) -> None:
         await crosses(t, drv, number)
 
 
+@case("VHU-MEM-01", wire=True)
+async def memory_may_be_other_memory_at_the_same_place(t: Trial) -> None:
+    """After a reset the same addresses may lead into another file, which is the one that counts."""
+    drv = await t.negotiate()
+    accepted = drv.features
+    for number in range(2):
+        await drv.negotiate(accepted, pairs=drv.pairs)
+        await t.started(drv)
+        await crosses(t, drv, number)
+
+
 @case("VIO-RST-02", wire=True)
 async def a_device_that_was_reset_touches_nothing(t: Trial) -> None:
     """After a reset frames and kicks change no ring and bring no interrupt."""

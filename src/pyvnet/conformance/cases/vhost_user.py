@@ -232,6 +232,7 @@ async def a_disabled_receive_ring_gets_nothing(t: Trial) -> None:
     t.equal((await t.sent()).data, frame(13), "the frame on the wire")
     t.equal(drv.receive_nowait(), None, "a frame on a disabled receiveq")
     await _switch(t, drv, 0, on=True)
+    await t.started(drv)
     await t.inject(frame(14))
     while (seen := (await t.receive(drv)).data) != frame(14):
         t.equal(seen, frame(12), "a frame that was under way")
