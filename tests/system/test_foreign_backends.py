@@ -73,7 +73,7 @@ async def test_dpdk(tmp_path: Path) -> None:
 @pytest.mark.needs_program("dpdk-testpmd")
 async def test_dpdk_with_one_port_that_loops(tmp_path: Path) -> None:
     async with dpdk(tmp_path, ports=1) as ports:
-        await compare(ports, LIBRARY, "--only", "split_ring,receive")
+        await compare(ports, LIBRARY, "--only", "split_ring,notifications,receive")
 
 
 @pytest.mark.needs_root
