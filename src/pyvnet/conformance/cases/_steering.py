@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pyvnet.reference import Hash, classify, steer
 from pyvnet.spec.ctrl import Ack, CtrlClass, MqCommand
@@ -150,6 +150,30 @@ async def all_arrive_on(
 ) -> None:
     """Every one of these frames comes by one queue."""
     t.equal(set(await on_queues(t, drv, frames)), {queue}, f"receiveqs of {what}")
+
+
+class Seen(NamedTuple):
+    """How a frame came, right or wrong."""
+
+    receiveq: int
+    hash_report: int
+    hash_value: int
+
+
+async def as_seen(t: Trial, drv: Driver, frames: Iterable[bytes]) -> dict[bytes, Seen]:
+    """How some frames come now, to be compared with how they come later."""
+    arrived = await deliver(t, drv, frames)
+    return {
+        frame: Seen(seen.queue, seen.hash_report, seen.hash_value)
+        for frame, seen in arrived.items()
+    }
+
+
+async def unchanged(t: Trial, drv: Driver, before: dict[bytes, Seen], when: str) -> None:
+    """The same frames come as they did."""
+    after = await as_seen(t, drv, before)
+    for number, (frame, seen) in enumerate(before.items()):
+        t.equal(after[frame], seen, f"how frame {number} comes {when}")
 
 
 @lru_cache(1 << 14)
