@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyvnet.reference import classify, hash_input, parse, steer, toeplitz
@@ -230,6 +230,7 @@ def test_any_bytes_are_shown_whole(name: str, cut: int, changes: list[tuple[int,
     assert in_words(frame).startswith(f"{len(frame)} bytes")
 
 
+@settings(max_examples=40)
 @given(
     st.sampled_from(sorted(FRAMES)),
     st.integers(0, int(ALL_HASH_TYPES)),

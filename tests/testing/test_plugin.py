@@ -97,15 +97,6 @@ def test_without_pytest_asyncio_plain_calls_are_left(run: Suite) -> None:
     result.stdout.fnmatch_lines(["*needs pytest-asyncio*pip install pyvnet?testing?*"])
 
 
-@pytest.mark.needs_root
-@pytest.mark.needs_netns
-@pytest.mark.needs_tap
-def test_processes_side_by_side_have_taps_of_their_own(run: Suite) -> None:
-    marked = BOTH_WAYS.replace("async def", "@pytest.mark.vnet_tap\n    async def", 1)
-    body = marked + marked.replace("test_both_ways", "test_again")
-    run(body, "-n2", "-p", "xdist", child=True).assert_outcomes(passed=2)
-
-
 # --- what it gives --------------------------------------------------------------------------
 
 
@@ -180,18 +171,35 @@ def test_the_marker_puts_a_tap_in_the_place_of_the_pair(run: Suite) -> None:
 
 
 @pytest.mark.needs_root
-@pytest.mark.parametrize(
-    ("options", "outcome"),
-    [((), {"skipped": 1}), (("--vnet-missing=fail",), {"errors": 1})],
-    ids=["skips", "fails"],
-)
-def test_where_no_tap_can_be_made(
-    run: Suite, options: tuple[str, ...], outcome: dict[str, int]
-) -> None:
-    """Without the right to it; what is missing is said."""
-    result = run(TAP, "-rs", *options, before=("setpriv", "--bounding-set=-sys_admin,-net_admin"))
-    result.assert_outcomes(**outcome)
-    result.stdout.fnmatch_lines(["*no tap: cannot make a network namespace*CAP_SYS_ADMIN*"])
+@pytest.mark.needs_netns
+@pytest.mark.needs_tap
+def test_taps_of_the_same_name_side_by_side(run: Suite) -> None:
+    """As in processes of pytest-xdist: each is in a namespace of its own."""
+    body = """
+    async def test_two(vnet_device_factory):
+        one, two = [await vnet_device_factory(port="tap") for _ in range(2)]
+        assert one.netdev.name == two.netdev.name
+        driver = await vnet_device_factory.driver(two)
+        vnet_device_factory.wire(one).send(bytes(OTHER))
+        vnet_device_factory.wire(two).send(bytes(FRAME))
+        assert (await driver.receive(10)).data == bytes(FRAME)
+    """
+    run(body).assert_outcomes(passed=1)
+
+
+@pytest.mark.needs_root
+def test_where_no_tap_can_be_made(run: Suite) -> None:
+    """Without the right to it the test is skipped, or fails, and says what is missing."""
+    body = """
+    @pytest.fixture(params=["skip", "fail"], autouse=True)
+    def both_settings(request):
+        request.config.option.vnet_missing = request.param
+    """
+    lost = ("setpriv", "--bounding-set=-sys_admin,-net_admin")
+    result = run(body + TAP, "-rs", before=lost)
+    result.assert_outcomes(skipped=1, errors=1)
+    result.stdout.fnmatch_lines(["SKIP*no tap: cannot make a network namespace*CAP_SYS_ADMIN*"])
+    result.stdout.fnmatch_lines(["no tap: cannot make a network namespace*CAP_SYS_ADMIN*"])
 
 
 @pytest.mark.needs_root
@@ -200,7 +208,7 @@ def test_where_no_tap_can_be_made(
 def test_what_its_documentation_says(run: Suite) -> None:
     text = (Path(__file__).parents[2] / "docs/testing.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    result = run("\n".join(blocks), mode="strict", head="")
+    result = run("\n".join(blocks), "--vnet-missing=fail", mode="strict", head="")
     result.assert_outcomes(passed=7)
 
 
@@ -236,8 +244,9 @@ def test_frames_and_counters_are_kept(run: Suite, option: str, tests: list[str])
     assert sorted(files) == sorted((f"test_{test}0", name) for test in tests for name in names)
 
 
-def test_what_is_kept_tells_what_passed(run: Suite) -> None:
-    frames, counters = kept(run(KEPT, "-k", "bad"))
+def test_what_is_kept_tells_what_passed(run: Suite, tmp_path: Path) -> None:
+    frames, counters = kept(run(KEPT, "-k", "bad", f"--junitxml={tmp_path / 'junit.xml'}"))
+    assert (tmp_path / "junit.xml").read_text().count('<property name="vnet_kept"') == 2
     seen = list(read_frames(frames))
     ways = ["wire:in0", "wire:in0", "vnet:tx1", "vnet:rx", "vnet:rx", "wire:out1"]
     assert [(frame.interface_name or "").rstrip("0123" if i in {3, 4} else "") for i, frame in

@@ -51,8 +51,8 @@ async def test_a_frame_may_be_expected_before_it_is_there(vnet: Vnet) -> None:
     assert [seen.data for seen in await asyncio.gather(*waiting)] == list(map(bytes, FRAMES[:4]))
 
 
-async def _coroutine(vnet: Vnet, frame: Any) -> Any:
-    return await vnet.expect(frame)
+async def _coroutine(vnet: Vnet, frame: Any, within: float | None = None) -> Any:
+    return await vnet.expect(frame, within=within)
 
 
 async def test_more_frames_than_the_rings_hold(vnet: Vnet) -> None:
@@ -143,6 +143,16 @@ async def test_frames_a_test_takes_itself_do_not_hold_up_silence(vnet: Vnet) -> 
     await vnet.expect_nothing()
     vnet.wire.send(bytes(FRAMES[1]))
     await vnet.expect(FRAMES[1])
+
+
+async def test_a_frame_that_is_yet_to_be_sent_is_waited_for(vnet: Vnet) -> None:
+    with pytest.raises(ExpectationError, match="no frame came"):
+        await vnet.expect(FRAMES[0])
+    waiting = asyncio.create_task(_coroutine(vnet, FRAMES[0], within=60))
+    await vnet.expect_nothing()
+    await vnet.expect_nothing_sent(within=0.01)
+    vnet.inject(FRAMES[0])
+    assert (await waiting).data == bytes(FRAMES[0])
 
 
 async def test_a_prediction_says_what_is_reported(vnet: Vnet) -> None:

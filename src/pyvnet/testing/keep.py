@@ -33,7 +33,9 @@ def after_call(item: pytest.Item, report: pytest.TestReport) -> None:
     lines = []
     for what in _kept(item):
         try:
-            lines += [str(path) for path in what(folder)]
+            paths = [str(path) for path in what(folder)]
+            lines += paths
+            item.user_properties += [("vnet_kept", path) for path in paths]  # for JUnit XML
         except (OSError, PyvnetError) as error:  # what was to be told stays the failure itself
             lines.append(f"not kept: {error}")
     report.sections.append(("vnet: kept", "\n".join(lines)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from pyvnet.testing.settle import Settling
 from pyvnet.testing.steering import SteeringWatch
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from pyvnet.driver.receive import Frame
     from pyvnet.runtime import Device
     from pyvnet.spec.net_hdr import NetHdr
+    from pyvnet.testing.expectation import Expected
     from pyvnet.testing.steering import Steering
     from pyvnet.testing.wire import SentFrame, Wire
 
+_T = TypeVar("_T", bound="Frame | SentFrame")
 _TICK: Final = 0.002
+_FLUSH: Final = 2.0  # seconds a device may take for what it was given, however short the wait
 _KEPT: Final = 10_000
 _BUFFER: Final = 1500  # bytes of frame a receive buffer surely holds
 
@@ -53,6 +56,36 @@ class History(deque[Seen]):
         self.append(Seen(time.time_ns(), way, queue, data, header, steering))
 
 
+class Shelf(list[_T]):
+    """Frames in the order in which they came, until an expectation takes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = 0
+
+
+class Search(Generic[_T]):
+    """Looks for one frame on a shelf, at each once, as long as nobody else takes some."""
+
+    def __init__(self, shelf: Shelf[_T], wanted: Expected) -> None:
+        self._shelf = shelf
+        self._wanted = wanted
+        self._from = 0
+        self._taken = shelf.taken
+
+    def take(self) -> _T | None:
+        """The first frame that is the one wanted, taken from the shelf; None: there is none."""
+        shelf = self._shelf
+        if shelf.taken != self._taken:
+            self._from, self._taken = 0, shelf.taken
+        for position in range(self._from, len(shelf)):
+            if not self._wanted.differences(shelf[position]):
+                shelf.taken += 1
+                return shelf.pop(position)
+        self._from = len(shelf)
+        return None
+
+
 class Arrivals:
     """From the wire to the driver.
 
@@ -64,7 +97,7 @@ class Arrivals:
     """
 
     def __init__(self, device: Device | None, driver: Driver, wire: Wire, history: History) -> None:
-        self.frames: list[Frame] = []
+        self.frames: Shelf[Frame] = Shelf()
         self.waiting: deque[tuple[bytes, bytes | None, int]] = deque()
         self.settling: Final = Settling(device, wire)
         self.steering: Final = None if device is None else SteeringWatch(device)
@@ -72,10 +105,14 @@ class Arrivals:
         self._wire = wire
         self._history = history
 
-    def wait(self, within: float) -> Arriving:
-        """Begin to wait for frames, for so many seconds at most."""
+    def wait(self, within: float | None, otherwise: float) -> Arriving:
+        """Begin to wait for frames, for ``within`` seconds.
+
+        None: until nothing more can come; where that cannot be told, ``otherwise`` seconds.
+        """
         self.settling.begin()
-        return Arriving(self, within)
+        told = within is None
+        return Arriving(self, otherwise if within is None else within, told=told)
 
     def pump(self) -> None:
         """Put in what waits, as far as the driver's rings have room for it."""
@@ -123,8 +160,9 @@ class Arrivals:
 class Arriving:
     """One wait for frames; several may go on at once, and share what comes."""
 
-    def __init__(self, arrivals: Arrivals, within: float) -> None:
+    def __init__(self, arrivals: Arrivals, within: float, *, told: bool) -> None:
         self._arrivals = arrivals
+        self._told = told  # the counters may end it
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + within
         self._known = arrivals.settling.taken
@@ -141,7 +179,8 @@ class Arriving:
             if left <= 0:
                 return False
             # The counters are looked at when it is quiet: they cost more than a frame.
-            if not await arrivals.next(min(left, _TICK)) and arrivals.settled():
+            came = await arrivals.next(min(left, _TICK))
+            if not came and arrivals.settled() and self._told:
                 arrivals.drain()
                 return self._news()
 
@@ -158,7 +197,7 @@ class Departures:
     """
 
     def __init__(self, driver: Driver, wire: Wire, history: History, *, sure: bool) -> None:
-        self.frames: list[SentFrame] = []
+        self.frames: Shelf[SentFrame] = Shelf()
         self._driver = driver
         self._wire = wire
         self._history = history
@@ -166,24 +205,25 @@ class Departures:
         self._loop = asyncio.get_running_loop()
         self._deadline = 0.0
 
-    async def begin(self, within: float) -> None:
-        """Begin to wait; what the device has given back is in `frames` afterwards.
+    async def begin(self, within: float | None, otherwise: float) -> None:
+        """Begin to wait, as `Arrivals.wait`; what the device is done with is in `frames` then.
 
         A device gives a buffer back when its frame is on the wire, not before.
         """
-        deadline = self._loop.time() + within
+        seconds = otherwise if within is None else within
+        told = within is None and self._sure
+        self._deadline = 0.0 if told else self._loop.time() + seconds
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(max(seconds, _FLUSH)):
                 await self._driver.flush()
         except TimeoutError:
-            deadline = 0.0
-        self._deadline = deadline
+            self._deadline = 0.0
         self._drain()
 
     async def more(self) -> bool:
         """Wait until `frames` may have grown; False when nothing more can come."""
         left = self._deadline - self._loop.time()
-        if self._sure or left <= 0:
+        if left <= 0:
             return False
         await self._wire.readable(left)
         self._drain()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _NAME: Final = 20
 _CELL: Final = 36
 _LISTED: Final = 8
+_COMPARED: Final = 200
 _PAYLOAD_ROWS: Final = 8
 _PAYLOAD_ALONE: Final = 4
 
@@ -50,7 +51,8 @@ def failure(vnet: Vnet, wanted: Expected, seen: Sequence[Frame | SentFrame]) -> 
     steering = vnet.steering if arriving else None
     lines: list[str] = []
     if seen:
-        closest = min(seen, key=lambda frame: _distance(wanted, frame))
+        alike = [frame for frame in seen if frame.data == wanted.frame] or seen[:_COMPARED]
+        closest = min(alike, key=lambda frame: _distance(wanted, frame))
         lines = [_headline(wanted, closest), "", *_side_by_side(wanted, closest)]
         others = [frame for frame in seen if frame is not closest]
         if steering is not None:

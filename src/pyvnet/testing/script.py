@@ -13,9 +13,10 @@ Theory of time
     will not come: an expectation that does not hold fails then, and silence is
     certain then.  That is microseconds, on a loaded machine as on an idle one,
     which is why there is no virtual clock: a device's threads and a kernel would
-    not obey it, and the counters say more.  ``within`` ends a wait only where
-    the counters cannot: behind a tap, where others may send, against a back-end
-    that is not ours, and when a device hangs.
+    not obey it, and the counters say more.  So what is to come goes in before it
+    is expected.  Where the counters cannot tell (behind a tap, where others may
+    send, against a back-end that is not ours, and when a device hangs), and
+    where a test says ``within``, it is time that ends a wait.
 
 Frames wait for their expectation in the order in which they came, so
 expectations may be written in any order, and across queues.  Each frame
@@ -33,7 +34,7 @@ from pyvnet.spec.features import Feature
 from pyvnet.spec.net_hdr import NetHdr
 from pyvnet.spec.rss import ALL_HASH_TYPES, VERIFICATION_KEY, RssConfig
 from pyvnet.testing.expectation import ExpectationError, Expected, header_fields
-from pyvnet.testing.lines import Arrivals, Departures, History
+from pyvnet.testing.lines import Arrivals, Departures, History, Search
 from pyvnet.testing.packets import Packet, Packets, frames_of, one_frame
 from pyvnet.testing.picture import failure, silence_broken
 from pyvnet.testing.promise import Promises, promised
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from pyvnet.runtime import Device
     from pyvnet.testing.wire import SentFrame, Wire
 
-DEFAULT_WITHIN: Final = 2.0
+_LONGEST: Final = 5.0  # seconds, where the counters do not tell the end
 _TAP_SILENCE: Final = 0.2
 
 
@@ -70,6 +71,7 @@ class Vnet(Promises):
         self._loop = asyncio.get_running_loop()
         self._arrivals = Arrivals(device, driver, wire, self.history)
         sure = self._arrivals.settling.possible
+        self._silence = _LONGEST if sure else _TAP_SILENCE
         self._departures = Departures(driver, wire, self.history, sure=sure)
         self._steering: Steering | None = None
 
@@ -117,7 +119,7 @@ class Vnet(Promises):
         report: int | None = None,
         header: NetHdr | None = None,
         where: Callable[[Frame], object] | None = None,
-        within: float = DEFAULT_WITHIN,
+        within: float | None = None,
         **fields: int,
     ) -> Frame:
         """Wait for a frame of which all of this holds, take it and return it.
@@ -129,7 +131,7 @@ class Vnet(Promises):
             report: the reported hash type, a `HashReport`.
             header: the whole virtio header.
             where: any other condition on the received frame.
-            within: seconds, where silence cannot be told otherwise.
+            within: seconds it may take; None: until nothing more can come (see the module).
             fields: single fields of the virtio header: ``flags=``, ``gso_size=``, …
 
         Raises:
@@ -142,11 +144,11 @@ class Vnet(Promises):
             one_frame(frame), queue, header_fields(header, hash, report, fields), where
         )
         self._check(wanted)
-        arriving = self._arrivals.wait(within)
+        arriving = self._arrivals.wait(within, _LONGEST)
+        search = Search(self._arrivals.frames, wanted)
         while True:
-            for position, seen in enumerate(self.received):
-                if not wanted.differences(seen):
-                    return self.received.pop(position)
+            if (frame_seen := search.take()) is not None:
+                return frame_seen
             if not await arriving.more():
                 raise ExpectationError(failure(self, wanted, self.received))
 
@@ -158,16 +160,14 @@ class Vnet(Promises):
 
         Args:
             queue: pair number of the receiveq to look at; None: all of them.
-            within: seconds to wait where silence cannot be told otherwise.
+            within: seconds to wait; None: until nothing more can come (see the module).
 
         Raises:
             ExpectationError: a frame; the message shows it.
         """
         __tracebackhide__ = True
         self._check(Expected(queue=queue))
-        if within is None:
-            within = DEFAULT_WITHIN if self._arrivals.settling.possible else _TAP_SILENCE
-        arriving = self._arrivals.wait(within)
+        arriving = self._arrivals.wait(within, self._silence)
         while True:
             if left := [seen for seen in self.received if queue in {None, seen.queue}]:
                 raise ExpectationError(silence_broken(self, left))
@@ -207,7 +207,7 @@ class Vnet(Promises):
         queue: int | None = None,
         header: NetHdr | None = None,
         where: Callable[[SentFrame], object] | None = None,
-        within: float = DEFAULT_WITHIN,
+        within: float | None = None,
         **fields: int,
     ) -> SentFrame:
         """Wait for a frame on the wire of which all of this holds, take it and return it.
@@ -217,7 +217,7 @@ class Vnet(Promises):
             queue: of the wire.
             header: the whole header in front of it, as the host sees it.
             where: any other condition.
-            within: seconds the device may take to send what it was given.
+            within: seconds it may take; None: until nothing more can come.
             fields: single fields of the header.
 
         Raises:
@@ -225,11 +225,11 @@ class Vnet(Promises):
         """
         __tracebackhide__ = True
         wanted = Expected(one_frame(frame), queue, header_fields(header, None, None, fields), where)
-        await self._departures.begin(within)
+        await self._departures.begin(within, _LONGEST)
+        search = Search(self._departures.frames, wanted)
         while True:
-            for position, seen in enumerate(self.came_out):
-                if not wanted.differences(seen):
-                    return self.came_out.pop(position)
+            if (frame_seen := search.take()) is not None:
+                return frame_seen
             if not await self._departures.more():
                 raise ExpectationError(failure(self, wanted, self.came_out))
 
@@ -241,9 +241,7 @@ class Vnet(Promises):
             ExpectationError: a frame; the message shows it.
         """
         __tracebackhide__ = True
-        if within is None:
-            within = DEFAULT_WITHIN if self.wire.private else _TAP_SILENCE
-        await self._departures.begin(within)
+        await self._departures.begin(within, self._silence)
         while not self.came_out:
             if not await self._departures.more():
                 return
