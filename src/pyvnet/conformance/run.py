@@ -23,7 +23,7 @@ from pyvnet.conformance.case import (
     Outcome,
     Verdict,
 )
-from pyvnet.conformance.trial import Facts, NoAnswerError, Trial, ask
+from pyvnet.conformance.trial import GREETING, Facts, NoAnswerError, Trial, ask
 from pyvnet.driver.errors import (
     CommandError,
     DeviceViolation,
@@ -254,7 +254,8 @@ class Runner:
                 if not bound.expired():
                     raise
                 what = f"not over within {self._timeout:.3g} s, waiting for {trial.doing}"
-                raise Failed(what) from error
+                silent = trial.doing == GREETING
+                raise (NoAnswerError(what) if silent else Failed(what)) from error
             finally:
                 await self._let_go(trial)
 

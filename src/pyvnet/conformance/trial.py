@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 PAIRS: Final = 4
 # Of a case's time, what one step may take: the step then says what it waited for.
 STEP: Final = 0.9
+GREETING: Final = "an answer to the first messages"
 
 
 class NoAnswerError(PyvnetError):
@@ -134,7 +135,7 @@ class Trial:
             DeviceViolation: it does not answer as it should.
         """
         await self.hang_up()
-        self.doing = "an answer to the first messages"
+        self.doing = GREETING
         options.setdefault("control_timeout", self.step)
         options.setdefault("capture", self._recorder)
         try:
@@ -146,6 +147,7 @@ class Trial:
         except (OSError, HostError) as error:
             raise NoAnswerError(str(error) or type(error).__name__) from error
         self._drivers.append(drv)
+        self.doing = "what comes after the first messages"
         return drv
 
     async def negotiate(
