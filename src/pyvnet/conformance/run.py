@@ -162,6 +162,7 @@ class Runner:
         self._hostile = hostile
         self._on_result = on_result
         self._report = Report(target.name)
+        self._told = 0
         self._silent = 0  # cases in a row without an answer
 
     async def run(self, cases: Sequence[Case] | None = None) -> Report:
@@ -179,24 +180,26 @@ class Runner:
         try:
             await self._look(report)
             results: dict[int, Result] = {}
-            queue = deque(enumerate(cases))
-            told = [0]
-
-            async def work() -> None:
-                while queue:
-                    number, case = queue.popleft()
-                    results[number] = await self._one(case)
-                    while self._on_result is not None and told[0] in results:
-                        self._on_result(results[told[0]])
-                        told[0] += 1
-
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._concurrency):
-                    group.create_task(work())
+            numbered = list(enumerate(cases))
+            # Apart, because a case that exchanges messages has a turn of the loop for each, and
+            # would have to wait every time for all that others do in one go.
+            for protocol in (True, False):
+                queue = deque(entry for entry in numbered if entry[1].protocol is protocol)
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self._concurrency, len(queue))):
+                        group.create_task(self._work(queue, results))
             report.results = [results[number] for number in range(len(results))]
         finally:
             await self._target.aclose()
         return report
+
+    async def _work(self, queue: deque[tuple[int, Case]], results: dict[int, Result]) -> None:
+        while queue:
+            number, case = queue.popleft()
+            results[number] = await self._one(case)
+            while self._on_result is not None and self._told in results:
+                self._on_result(results[self._told])
+                self._told += 1
 
     async def _open(self) -> None:
         try:
@@ -250,12 +253,14 @@ class Runner:
                     if case.protocol and place.connect is None:
                         raise NotApplicable("the device is not reached over vhost-user")
                     await case.look(trial)
-            except TimeoutError as error:
-                if not bound.expired():
-                    raise
-                what = f"not over within {self._timeout:.3g} s, waiting for {trial.doing}"
-                silent = trial.doing == GREETING
-                raise (NoAnswerError(what) if silent else Failed(what)) from error
+            except (ConnectionError, TimeoutError) as error:
+                late = f"not over within {self._timeout:.3g} s, waiting for {trial.doing}"
+                what = late if bound.expired() else str(error)
+                if trial.doing == GREETING:
+                    raise NoAnswerError(what) from error
+                if bound.expired():
+                    raise Failed(what) from error
+                raise
             finally:
                 await self._let_go(trial)
 

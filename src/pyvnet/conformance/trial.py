@@ -217,8 +217,13 @@ class Trial:
         return sock
 
     def link(self) -> Link:
-        """A vhost-user connection of a front-end that has said nothing yet."""
+        """A vhost-user connection of a front-end that has said nothing yet.
+
+        Set `doing` when the back-end has answered something: one that never does has not
+        failed, it is not there.
+        """
         link = Link(self.raw_socket(), timeout=self.step)
+        self.doing = GREETING  # until the case says otherwise
         self._open.callback(link.close)
         return link
 

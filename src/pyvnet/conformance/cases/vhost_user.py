@@ -41,6 +41,7 @@ async def _greet(t: Trial, protocol: ProtocolFeature = _NO_PROTOCOL) -> Link:
     await link.tell(Request.SET_PROTOCOL_FEATURES, vu.pack_u64(int(protocol)))
     link.reply_ack = bool(protocol & ProtocolFeature.REPLY_ACK)
     await link.tell(Request.SET_OWNER)
+    t.doing = "an answer"
     return link
 
 
