@@ -286,9 +286,12 @@ async def the_call_fd_can_be_replaced(t: Trial) -> None:
         receiving.ring.arm()
         await t.inject(frame(42))
         t.doing = "a notification on the new call fd"
-        await t.readable(call)
-        seen = drv.receive_nowait()
-        t.equal(seen and seen.data, frame(42), "the frame received")
+        seen = None
+        while seen is None:  # one more notification than there are frames is no fault
+            await t.readable(call)
+            os.eventfd_read(call)
+            seen = drv.receive_nowait()
+        t.equal(seen.data, frame(42), "the frame received")
     finally:
         os.close(call)
 
