@@ -29,6 +29,8 @@ WORKS: Final = {
     "tx": "the transmit line, to the null port",
     "rx": "the receive line, from the null port",
     "rx-hash": "the same with RSS and the hash reported",
+    "tx-captured": "tx with a copy of 60 bytes for a capture",
+    "rx-captured": "rx-hash with one",
 }
 FRAMES: Final = 6400
 OVER: Final = 1.03

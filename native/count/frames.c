@@ -43,6 +43,7 @@ struct bed {
 	struct ring_mem memory;
 	struct ring receive, transmit;
 	int credits;
+	bool captured;
 	uint64_t batches;
 	/* Frames of the stages without rings. */
 	uint8_t bytes[BATCH][ROOM];
@@ -234,9 +235,20 @@ static void run_device(struct bed *bed,
 		       int (*run)(struct vnet_worker *w, struct vnet_command *command))
 {
 	struct vnet_command command = { .run = run, .answer = bed };
+	struct vnet_capture *capture = NULL;
 
 	open_device(bed);
+	if (bed->captured)
+		CHECK(!vnet_capture_start(bed->engine, 0, 0, &capture));
 	CHECK(!vnet_worker_run(&bed->engine->workers[0], &command));
+	if (capture) {
+		uint64_t frames, drops;
+
+		vnet_capture_count(capture, run == run_tx, &frames, &drops);
+		CHECK(frames == (bed->batches + WARM_UP) * BATCH && !drops);
+		vnet_capture_stop(capture);
+		vnet_capture_free(capture);
+	}
 	close_device(bed);
 }
 
@@ -263,17 +275,19 @@ int main(int argc, char **argv)
 	bed.batches = argc == 3 ? strtoull(argv[2], NULL, 10) / BATCH : 0;
 	bed.credits = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	make_frames(&bed);
-	make_policy(&bed, strcmp(work, "rx") && strcmp(work, "tx") && strcmp(work, "ring"));
+	bed.captured = strstr(work, "-captured");
+	make_policy(&bed, strcmp(work, "rx") && strncmp(work, "tx", 2) && strcmp(work, "ring"));
 	if (!strcmp(work, "parse") || !strcmp(work, "hash") || !strcmp(work, "steer")) {
 		run_stages(&bed, work);
 	} else if (!strcmp(work, "ring")) {
 		run_device(&bed, run_ring);
-	} else if (!strcmp(work, "tx")) {
+	} else if (!strncmp(work, "tx", 2)) {
 		run_device(&bed, run_tx);
-	} else if (!strcmp(work, "rx") || !strcmp(work, "rx-hash")) {
+	} else if (!strncmp(work, "rx", 2)) {
 		run_device(&bed, run_rx);
 	} else {
-		fprintf(stderr, "usage: frames parse|hash|steer|ring|tx|rx|rx-hash FRAMES\n");
+		fprintf(stderr,
+			"usage: frames parse|hash|steer|ring|tx|rx|rx-hash|tx-captured|rx-captured FRAMES\n");
 		return 1;
 	}
 	vnet_policy_put(bed.policy);
