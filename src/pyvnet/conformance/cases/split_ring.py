@@ -37,7 +37,7 @@ SIZE: Final = 16  # of queues that are to fill, and to be gone around
 ROUNDS: Final = 40
 NEAR_WRAP: Final = 0xFFF8
 FAR: Final = 512  # bytes between pieces nobody may touch
-UNTOUCHED: Final = b"\xee"
+UNTOUCHED: Final = b"\xfd"  # in none of our frames
 
 
 # --- used elements ------------------------------------------------------------------------
