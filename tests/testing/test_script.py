@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+OTHER = build(Ipv6(), icmp())
 FRAMES = [build(Ipv4(), udp(port, 53)) for port in range(40_000, 40_016)]
 
 
@@ -46,9 +47,29 @@ async def test_each_frame_satisfies_one_expectation(vnet: Vnet) -> None:
 
 async def test_a_frame_may_be_expected_before_it_is_there(vnet: Vnet) -> None:
     await vnet.steer()
-    waiting = [asyncio.create_task(_coroutine(vnet, frame)) for frame in FRAMES[:4]]
+    waiting = [asyncio.create_task(vnet.expect(frame)) for frame in FRAMES[:4]]
     vnet.inject(*FRAMES[:4])
     assert [seen.data for seen in await asyncio.gather(*waiting)] == list(map(bytes, FRAMES[:4]))
+
+
+async def test_a_verb_goes_wherever_a_coroutine_goes(vnet: Vnet) -> None:
+    vnet.inject(*FRAMES[:3])
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        first = group.create_task(vnet.expect(FRAMES[0]))
+    assert first.result().data == bytes(FRAMES[0])
+    assert (await asyncio.wait_for(vnet.expect(FRAMES[1]), 60)).data == bytes(FRAMES[1])
+    cancelled = asyncio.ensure_future(vnet.expect(OTHER, within=60))
+    await vnet.expect(FRAMES[2])
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+
+
+async def test_several_wait_for_what_the_driver_sends(vnet: Vnet) -> None:
+    waiting = [asyncio.create_task(vnet.expect_sent(frame, within=60)) for frame in FRAMES[:3]]
+    await vnet.expect_nothing()
+    await vnet.send(*FRAMES[:3])
+    assert [seen.data for seen in await asyncio.gather(*waiting)] == list(map(bytes, FRAMES[:3]))
 
 
 async def _coroutine(vnet: Vnet, frame: Any, within: float | None = None) -> Any:
@@ -159,10 +180,9 @@ async def test_a_prediction_says_what_is_reported(vnet: Vnet) -> None:
     assert vnet.predict(FRAMES[0]) == {"hash": 0, "report": HashReport.NONE}
     config = await vnet.steer(table=(1, 2), hash_types=HashType.IPV4, unclassified_queue=3)
     assert config.indirection_table == (1, 2)
-    other = build(Ipv6(), icmp())
-    assert vnet.predict(other) == {"queue": 3, "hash": 0, "report": HashReport.NONE}
-    vnet.inject(other, FRAMES[0])
-    await vnet.expect(other, **vnet.predict(other))
+    assert vnet.predict(OTHER) == {"queue": 3, "hash": 0, "report": HashReport.NONE}
+    vnet.inject(OTHER, FRAMES[0])
+    await vnet.expect(OTHER, **vnet.predict(OTHER))
     await vnet.expect(FRAMES[0], **vnet.predict(FRAMES[0]))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T", bound="Frame | SentFrame")
 _TICK: Final = 0.002
+_LOOK: Final = 0.05
 _FLUSH: Final = 2.0  # seconds a device may take for what it was given, however short the wait
 _KEPT: Final = 10_000
 _BUFFER: Final = 1500  # bytes of frame a receive buffer surely holds
@@ -225,7 +226,8 @@ class Departures:
         left = self._deadline - self._loop.time()
         if left <= 0:
             return False
-        await self._wire.readable(left)
+        # Not for long: several may wait, and a loop tells one of them that there is something.
+        await self._wire.readable(min(left, _LOOK))
         self._drain()
         return True
 
