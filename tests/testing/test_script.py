@@ -259,9 +259,11 @@ async def test_no_hash_is_expected_where_none_is_reported() -> None:
         assert set(vnet.predict(FRAMES[0])) == {"queue"}
 
 
-async def test_plain_calls_inside_a_coroutine() -> None:
+async def test_plain_calls_inside_a_coroutine(vnet_plain: PlainVnet) -> None:
     with pytest.raises(UsageError, match="plain calls cannot be made inside a coroutine"):
         PlainVnet().__enter__()
+    with pytest.raises(UsageError, match="plain calls cannot be made inside a coroutine"):
+        vnet_plain.expect_nothing()
 
 
 async def test_a_port_that_is_none() -> None:

@@ -80,6 +80,7 @@ def header_fields(
     header: NetHdr | None, hash_value: int | None, report: int | None, given: Mapping[str, int]
 ) -> dict[str, int]:
     """All that is expected of the header in one mapping; raises UsageError for what is no field."""
+    __tracebackhide__ = True
     wanted: dict[str, int] = {}
     if header is not None:
         wanted |= {name: getattr(header, name) for name in HEADER_FIELDS}

@@ -23,6 +23,7 @@ def frames_of(packet: Packets) -> Iterator[bytes]:
         UsageError: neither a frame nor a path.
         CaptureError: no capture, or a damaged one, after the frames before the damage.
     """
+    __tracebackhide__ = True
     if isinstance(packet, str | os.PathLike):
         for captured in read_frames(os.fspath(packet)):
             yield captured.data
@@ -37,6 +38,7 @@ def frames_of(packet: Packets) -> Iterator[bytes]:
 
 def one_frame(packet: Packet | None) -> bytes | None:
     """The bytes of one frame; None for None."""
+    __tracebackhide__ = True
     if packet is None:
         return None
     if isinstance(packet, str | os.PathLike):

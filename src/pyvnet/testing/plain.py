@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pyvnet.errors import UsageError
@@ -45,20 +46,27 @@ class PlainVnet:
     def call(self, awaitable: Awaitable[_T]) -> _T:
         """Run anything awaitable on the device's loop: ``call(vnet.script.driver.ctrl.…)``."""
         __tracebackhide__ = True
+        try:
+            _check_no_loop()
+        except UsageError:
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()  # else it would be told as forgotten
+            raise
 
-        async def run() -> _T | ExpectationError:
+        async def run() -> _T | ExpectationError | UsageError:
             try:
                 return await awaitable
-            except ExpectationError as error:
+            except (ExpectationError, UsageError) as error:
                 return error
 
         result = self._runner.run(run())
-        if isinstance(result, ExpectationError):  # raised here, it does not drag the loop along
-            raise result.with_traceback(None)
+        if isinstance(result, ExpectationError | UsageError):
+            raise result.with_traceback(None)  # so that it does not drag the loop along
         return result
 
     def inject(self, *packets: Any, **options: Any) -> list[bytes]:
         """`Vnet.inject`."""
+        __tracebackhide__ = True
         return self.script.inject(*packets, **options)
 
     def expect(self, frame: Any = None, **wanted: Any) -> Frame:
@@ -73,6 +81,7 @@ class PlainVnet:
 
     def send(self, *packets: Any, **options: Any) -> list[bytes]:
         """`Vnet.send`."""
+        __tracebackhide__ = True
         return self.call(self.script.send(*packets, **options))
 
     def expect_sent(self, frame: Any = None, **wanted: Any) -> SentFrame:
@@ -87,6 +96,7 @@ class PlainVnet:
 
     def steer(self, **options: Any) -> RssConfig:
         """`Vnet.steer`."""
+        __tracebackhide__ = True
         return self.call(self.script.steer(**options))
 
     def predict(self, frame: Any) -> dict[str, Any]:
@@ -98,12 +108,7 @@ class PlainVnet:
         return self.script.counters()
 
     def __enter__(self) -> Self:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            raise UsageError("plain calls cannot be made inside a coroutine: use `vnet`")
+        _check_no_loop()
         try:
             self.script = self.call(self._open.__aenter__())
         except BaseException:
@@ -121,3 +126,13 @@ class PlainVnet:
             self.call(self._open.__aexit__(kind, error, trace))
         finally:
             self._runner.close()
+
+
+def _check_no_loop() -> None:
+    __tracebackhide__ = True
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise UsageError("plain calls cannot be made inside a coroutine: use `vnet`")

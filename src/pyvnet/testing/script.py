@@ -98,6 +98,7 @@ class Vnet(Promises):
             CaptureError: the file is no capture, or damaged; frames before the damage went in.
             HostError: the frame is larger than the wire takes.
         """
+        __tracebackhide__ = True
         if not 0 <= queue < self.wire.queues:
             raise UsageError(f"no queue {queue} on this wire: it has 0 to {self.wire.queues - 1}")
         raw = header.pack() if isinstance(header, NetHdr) else header
@@ -190,6 +191,7 @@ class Vnet(Promises):
             queue: pair number of the transmitq.
             header: the virtio header, raw bytes to send it as it is; None: zeros.
         """
+        __tracebackhide__ = True
         self._check(Expected(queue=queue))
         frames = []
         for packet in packets:
@@ -328,6 +330,7 @@ class Vnet(Promises):
         return len(self._arrivals.waiting)
 
     def _check(self, wanted: Expected) -> None:
+        __tracebackhide__ = True
         if asyncio.get_running_loop() is not self._loop:
             raise UsageError(
                 "this device lives on another event loop than the test: give the test and the "
