@@ -98,7 +98,7 @@ async def rss_config_governs_reports(t: Trial) -> None:
     await _judge_flows(t, drv, config.hash_types, config.key)
 
 
-@case("NET-HASH-09", "NET-REP-01", needs=Feature.HASH_REPORT, wire=True, control=True)
+@case("NET-HASH-09", "NET-REP-01", "U-30", needs=Feature.HASH_REPORT, wire=True, control=True)
 async def hash_is_toeplitz_with_the_key_given(t: Trial) -> None:
     """Under keys of single bits, of ones, and of any bytes, the value is that of Toeplitz."""
     drv, types, _ = await _reporting(t)
@@ -115,7 +115,7 @@ async def hash_is_toeplitz_with_the_key_given(t: Trial) -> None:
 
 
 @case(
-    "NET-HASH-05", "NET-HASH-08", "NET-REP-01", "NET-REP-03",
+    "NET-HASH-05", "NET-HASH-08", "NET-REP-01", "NET-REP-03", "U-27",
     needs=Feature.HASH_REPORT, wire=True, control=True,
 )  # fmt: skip
 async def ipv4_is_hashed_by_the_first_type_that_is_on(t: Trial) -> None:
@@ -124,7 +124,7 @@ async def ipv4_is_hashed_by_the_first_type_that_is_on(t: Trial) -> None:
 
 
 @case(
-    "NET-HASH-06", "NET-HASH-08", "NET-REP-01", "NET-REP-03",
+    "NET-HASH-06", "NET-HASH-08", "NET-REP-01", "NET-REP-03", "U-27",
     needs=Feature.HASH_REPORT, wire=True, control=True,
 )  # fmt: skip
 async def ipv6_is_hashed_by_the_first_type_that_is_on(t: Trial) -> None:

@@ -177,7 +177,7 @@ async def a_stopped_queue_is_gone_around(t: Trial) -> None:
     t.check(1 not in queues, "a frame came on the receiveq that is stopped")
 
 
-@case("NET-MQ-03", "OUR-CVQ-08", needs=Feature.MQ | Feature.RSS, wire=True, control=True)
+@case("NET-MQ-03", "OUR-CVQ-08", "U-41", needs=Feature.MQ | Feature.RSS, wire=True, control=True)
 async def a_change_holds_from_the_answer_on(t: Trial) -> None:
     """The first frame sent after the answer is received by the new rule, each of many times."""
     drv = await several(t, Feature.MQ | Feature.RSS)
