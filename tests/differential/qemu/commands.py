@@ -37,21 +37,24 @@ def random_key(rng: random.Random) -> bytes:
 
 
 def rss_config(rng: random.Random) -> bytes:
-    """MQ_RSS_CONFIG; more often good than not."""
+    """MQ_RSS_CONFIG: right, with one thing wrong, or with anything anywhere."""
     if rng.random() < 0.1:
         return RssConfig(0, (3, 2, 1, 0), b"", rng.randrange(PAIRS), PAIRS).pack()
-    right = rng.random() < 0.6
-    size = 1 << rng.randrange(8) if right else rng.choice(_MASKS)
+    wrong = rng.choices(
+        ("nothing", "anything", "entry", "types", "size", "key"), (9, 4, 2, 2, 1, 2)
+    )[0]
+    anything = wrong == "anything"
+    size = rng.choice(_MASKS) if anything or wrong == "size" else 1 << rng.randrange(8)
     table = tuple(rng.randrange(PAIRS) for _ in range(size))
-    if not right and rng.random() < 0.4:
+    if wrong == "entry":
         table = (*table[1:], some(rng, PAIRS, 0x8000, 0xFFFF, below=0x10000))
     return RssConfig(
-        random_types(rng) if rng.random() < 0.5 else 0x1FF,
+        random_types(rng) if anything or wrong == "types" else rng.choice((0x1FF, 0x3F)),
         table,
-        rng.randbytes(40) if right else random_key(rng),
-        rng.randrange(PAIRS) if right else some(rng, 0, PAIRS - 1, PAIRS, 0x8000, below=0x10000),
-        PAIRS if right else some(rng, 1, 2, PAIRS, PAIRS, 0, PAIRS + 1, below=0x10000),
-        0xFFFF if not right and rng.random() < 0.1 else None,
+        random_key(rng) if anything or wrong == "key" else rng.randbytes(40),
+        some(rng, 0, PAIRS - 1, PAIRS, 0x8000, below=0x10000) if anything else rng.randrange(PAIRS),
+        some(rng, 1, 2, PAIRS, 0, PAIRS + 1, below=0x10000) if anything else rng.choice((1, PAIRS)),
+        0xFFFF if anything and rng.random() < 0.1 else None,
     ).pack()
 
 
@@ -67,10 +70,10 @@ def mac_table(rng: random.Random) -> bytes:
     sizes = [some(rng, 0, 1, 2, 63, 64, 65, below=80) for _ in range(2)]
     unicast, multicast = ([rng.randbytes(6) for _ in range(size)] for size in sizes)
     data = bytearray(pack_mac_table(unicast, multicast))
-    if rng.random() < 0.4:
+    if rng.random() < 0.6:
         at = rng.choice((0, 4 + 6 * sizes[0]))
         wrapped = (1 << 31) + sizes[at > 0]  # six times that is the right size, modulo 2^32
-        struct.pack_into("<I", data, at, some(rng, wrapped, 0xFFFF_FFFF, below=1 << 32))
+        struct.pack_into("<I", data, at, some(rng, wrapped, wrapped, 0xFFFF_FFFF, below=1 << 32))
     return bytes(data)
 
 
@@ -93,7 +96,7 @@ def _mq(rng: random.Random) -> tuple[int, bytes]:
 
 def _offloads(rng: random.Random) -> tuple[int, bytes]:
     usual = Feature.GUEST_CSUM | Feature.GUEST_TSO4 | Feature.GUEST_TSO6
-    bits = usual if rng.random() < 0.8 else GUEST_OFFLOADS
+    bits = rng.choice((usual, usual, Feature.GUEST_CSUM, GUEST_OFFLOADS))
     mask = sum(int(bit) for bit in bits if rng.random() < 0.5)
     if rng.random() < 0.5:
         mask |= 1 << rng.choice((0, 2, 46, 54, 61, 61, 61, 61, 63))
@@ -102,7 +105,7 @@ def _offloads(rng: random.Random) -> tuple[int, bytes]:
 
 def random_command(rng: random.Random) -> bytes:
     """The readable bytes of one command."""
-    match ctrl_class := rng.choices(range(7), (3, 6, 3, 2, 14, 4, 1))[0]:
+    match ctrl_class := rng.choices(range(7), (3, 8, 3, 2, 14, 6, 1))[0]:
         case CtrlClass.RX:
             code, data = rng.randrange(6), bytes([some(rng, 1, 1, 0, below=256)])
         case CtrlClass.MAC:

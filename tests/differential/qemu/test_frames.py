@@ -7,7 +7,6 @@ that says why: a difference that was not foretold fails, and so does one foretol
 
 from __future__ import annotations
 
-import random
 import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,7 @@ from tests.differential.qemu.sides import BATCH, HASHING, Sides, Tally, both_sid
 from tests.differential.qemu.steering import Placed
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Iterator
 
 pytestmark = [
@@ -34,7 +34,6 @@ pytestmark = [
 
 STEERED: Final = 10_000
 REPORTED: Final = 1000
-SEED: Final = 20241121
 
 
 def batches(frames: Iterator[bytes], count: int) -> Iterator[list[bytes]]:
@@ -79,8 +78,8 @@ async def compare(
 @pytest.mark.requirement("NET-RSS-01", "NET-RSS-02", "NET-HASH-01", "NET-HASH-02", "NET-HASH-05",
                          "NET-HASH-06", "NET-HASH-07", "NET-HASH-08", "NET-HASH-09", "NET-REP-01",
                          "NET-REP-02", "NET-REP-03", *DEVIATIONS)  # fmt: skip
-async def test_every_difference_of_a_frame_is_a_decision() -> None:
-    rng, steered, reported = random.Random(SEED), Tally(), Tally()
+async def test_every_difference_of_a_frame_is_a_decision(vnet_random: random.Random) -> None:
+    rng, steered, reported = vnet_random, Tally(), Tally()
     stream = random_frames(rng, copies=12)
     async with both_sides() as sides:
         await sides.negotiate(HASHING | Feature.MQ | Feature.RSS)
