@@ -185,8 +185,8 @@ async def after_a_reset_the_old_rings_are_left_alone(t: Trial) -> None:
     # cases about memory say so.
     memory = GuestMemory([RegionSpec(ELSEWHERE, 64 << 20)])
     following = Driver(drv.transport, memory=memory)
-    await following.negotiate(Feature.VERSION_1 | (t.offered & Feature.MRG_RXBUF))
     try:
+        await following.negotiate(Feature.VERSION_1 | (t.offered & Feature.MRG_RXBUF))
         await t.started(following)
         await t.inject(frame(5))
         while (await t.receive(following)).data != frame(5):
