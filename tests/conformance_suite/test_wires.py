@@ -61,6 +61,7 @@ class Switch:
 class Setting(NamedTuple):
     target: str
     other: str
+    behind: Served
 
 
 @contextlib.asynccontextmanager
@@ -69,9 +70,10 @@ async def switched(directory: Path, *, ports: int, swallows: int) -> AsyncIterat
     pairs = [Pair(QUEUES) for _ in paths]
     async with contextlib.AsyncExitStack() as stack:
         for pair, path in zip(pairs, paths, strict=True):
-            (await stack.enter_async_context(Served(pair, path, QUEUES))).listen()
+            served = await stack.enter_async_context(Served(pair, path, QUEUES))
+            served.listen()
         stack.callback(Switch(*pairs, swallows=swallows).close)
-        yield Setting(f"vhost-user:{paths[0]}", f"vhost-user:{paths[-1]}")
+        yield Setting(f"vhost-user:{paths[0]}", f"vhost-user:{paths[-1]}", served)
 
 
 def seen(results: list[Result]) -> dict[str, str]:
@@ -114,6 +116,18 @@ async def test_what_is_left_of_a_case_does_not_come_in_the_next(tmp_path: Path) 
             assert (await drv.receive(WITHIN)).data == frame(17)
             with pytest.raises(NotApplicable, match="the wire has 2 queues"):
                 await wire.send(frame(1), queue=2)
+        await wire.aclose()
+
+
+async def test_a_wire_that_is_lost_is_not_held_against_the_device(tmp_path: Path) -> None:
+    async with switched(tmp_path, ports=2, swallows=0) as at:
+        wire = VhostUserWire(at.other)
+        await wire.open()
+        async with Driver.connect(at.target) as drv:
+            await drv.negotiate(Feature.MRG_RXBUF)
+            at.behind.backend.disconnect("the wire is cut")
+            with pytest.raises(Inconclusive, match="the wire's own port"):
+                await wire.receive(WITHIN)
         await wire.aclose()
 
 
