@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Final
 
 from pyvnet.device._checks import U64, check_int
 
@@ -37,11 +38,16 @@ class Counters:
 
     def __post_init__(self) -> None:
         """Refuse what 64 bits do not hold."""
-        for entry in fields(self):
-            check_int(entry.name, getattr(self, entry.name), 0, U64)
+        for name in _NAMES:
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= U64:
+                check_int(name, value, 0, U64)
 
     def add(self, **events: int) -> Counters:
         """The same counters, the named ones higher."""
         return replace(
             self, **{name: (getattr(self, name) + more) & U64 for name, more in events.items()}
         )
+
+
+_NAMES: Final = tuple(entry.name for entry in fields(Counters))

@@ -100,7 +100,8 @@ class StatusWrite:
         verdict = Verdict.ACCEPTED
         reached = self.current
         for rung in LADDER:
-            if not wanted & rung.bit or held & rung.bit:
+            bit = int(rung.bit)
+            if not wanted & bit or held & bit:
                 continue
             at_dead_end = bool(self.current & _DEAD_ENDS) and not rung.dead_end_too
             if at_dead_end or rung.requires & ~reached:

@@ -7,12 +7,13 @@ answered; 2 wrong usage.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import uvloop
 
 from pyvnet.capture import Writer
 from pyvnet.conformance import report as show
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         capture=capture,
     )
     with capture or contextlib.nullcontext():
-        report = asyncio.run(runner.run(cases))
+        report = uvloop.run(runner.run(cases))
     _tell(args, report)
     return report.exit_status
 
