@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 # Pairs a case gets when it does not say how many: enough to tell queues from one another.
 PAIRS: Final = 4
+# Descriptors of each of its queues, which bounds how many frames may be under way at once; laying
+# out receive buffers is most of what a negotiation costs.
+QUEUE_SIZE: Final = 64
 # Of a case's time, what one step may take: the step then says what it waited for.
 STEP: Final = 0.9
 GREETING: Final = "an answer to the first messages"
@@ -166,7 +169,7 @@ class Trial:
             mrg_rxbuf: accept MRG_RXBUF too where it is offered: num_buffers means nothing
                 without it, and back-ends that leave it 0 then would fall by every case.
             pairs: queue pairs to use; None: up to 4, or 1 without MQ and RSS.
-            options: for `Driver.negotiate`.
+            options: for `Driver.negotiate`; ``queue_size`` is 64 unless given.
 
         Raises:
             NotApplicable: something of it is not offered.
@@ -179,6 +182,7 @@ class Trial:
         drv = await self.driver()
         if features & (Feature.MQ | Feature.RSS):
             pairs = min(PAIRS, self.pairs) if pairs is None else pairs
+        options.setdefault("queue_size", QUEUE_SIZE)
         self.doing = "negotiation"
         try:
             await drv.negotiate(features, pairs=pairs, **options)
