@@ -136,13 +136,17 @@ async def test_hashes_are_those_of_the_reference(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_program("tshark")
-async def test_tshark_reads_a_device_s_capture(tmp_path: Path) -> None:
+def test_tshark_reads_a_device_s_capture(tmp_path: Path) -> None:
     path = tmp_path / "x.pcapng"
-    async with running() as (device, driver, port):
-        await driver.negotiate(FEATURES)
-        await driver.ctrl.rss_config(RSS)
-        device.capture(path)
-        await receive(driver, port, [udp_frame(flow) for flow in range(8)])
+
+    async def capture() -> None:
+        async with running() as (device, driver, port):
+            await driver.negotiate(FEATURES)
+            await driver.ctrl.rss_config(RSS)
+            device.capture(path)
+            await receive(driver, port, [udp_frame(flow) for flow in range(8)])
+
+    asyncio.run(capture())
     shown = tshark(path, "frame.interface_name", "frame.interface_queue", "frame.comment")
     assert len(shown) == 8
     for name, queue, comment in shown:

@@ -137,7 +137,8 @@ class DeviceCapture:
             self._output.write(self._end())
         except (OSError, CaptureError) as error:
             self.failure = failure_text(self._output.path, error)
-        self._output.close()
+        finally:
+            self._output.close()
         if self.failure is not None:
             self._ended()
 
