@@ -29,7 +29,11 @@ _NO_PROTOCOL: Final = ProtocolFeature(0)
 
 
 async def _greet(t: Trial, protocol: ProtocolFeature = _NO_PROTOCOL) -> Link:
-    """A connection with these protocol features and no others; not applicable without them."""
+    """A connection with these protocol features and no others; not applicable without them.
+
+    The one before is closed: many back-ends take one front-end at a time.
+    """
+    await t.hang_up()
     link = t.link()
     offered = await link.call_u64(Request.GET_FEATURES)
     if not offered & vu.F_PROTOCOL_FEATURES:
