@@ -17,6 +17,7 @@ import pytest
 from pyvnet import Driver, HostError, UsageError
 from pyvnet.driver import GuestMemory, NegotiationError, RegionSpec
 from pyvnet.driver.errors import RefusedError
+from pyvnet.driver.frontend import VhostUserFrontend
 from pyvnet.driver.memory import PAGE_SIZE
 from pyvnet.spec.features import NO_FEATURES, Feature
 from pyvnet.spec.vhost_user import ProtocolFeature
@@ -449,3 +450,63 @@ async def test_reconnecting_needs_a_path() -> None:
     async with scripted() as (_, drv):
         with pytest.raises(UsageError, match="reconnecting needs a path"):
             await drv.reconnect()
+
+
+# --- back-ends of other times -------------------------------------------------------------
+
+
+def _space_of(backend: ScriptedBackend, size: int) -> None:
+    """A configuration space of so many bytes; a read beyond it is refused."""
+
+    def answer(message: Message) -> bytes:
+        offset, length, _ = struct.unpack_from("=III", message.payload)
+        if offset + length > size:
+            return reply(24, struct.pack("=III", offset, 0, 0))
+        return reply(24, message.payload[:12] + NET_CONFIG.pack()[offset : offset + length])
+
+    backend.answers[24] = answer
+
+
+@pytest.mark.parametrize("size", [6, 8, 10, 12, 24])
+async def test_a_shorter_configuration_space_is_read_as_far_as_it_goes(size: int) -> None:
+    async with scripted() as (backend, drv):
+        _space_of(backend, size)
+        whole = NET_CONFIG.pack()[:size].ljust(28, b"\0")
+        assert await drv.transport.read_config(0, 28) == whole
+        asked = len(backend.of(24))
+        assert await drv.transport.read_config(0, 28) == whole
+        assert await drv.transport.read_config(4, 2) == whole[4:6]
+        assert len(backend.of(24)) == asked + 2, "the end is known from then on"
+        assert await drv.transport.read_config(size, 4) == bytes(4)
+        assert len(backend.of(24)) == asked + 2
+
+
+async def test_a_configuration_space_nobody_may_read_is_a_refusal() -> None:
+    async with scripted() as (backend, drv):
+        _space_of(backend, 0)
+        with pytest.raises(RefusedError, match="28 bytes at 0"):
+            await drv.transport.read_config(0, 28)
+
+
+async def test_an_answer_without_even_a_size_is_a_refusal() -> None:
+    async with scripted() as (backend, drv):
+        backend.answers[24] = lambda _: reply(24, b"")
+        with pytest.raises(RefusedError, match="28 bytes at 0"):
+            await drv.transport.read_config(0, 28)
+
+
+async def test_a_front_end_from_before_protocol_features_does_not_know_of_them() -> None:
+    backend = ScriptedBackend()
+    sockets = [backend.frontend]
+    frontend = VhostUserFrontend(sockets.pop, timeout=5.0, plain=True)
+    await frontend.open()
+    async with Driver(frontend) as drv:
+        await drv.negotiate(NO_FEATURES)
+        assert not backend.names().count(15) + backend.names().count(16)
+        assert not backend.of(18), "its rings are enabled from their start"
+        assert [unpacked(message) for message in backend.of(2)] == [V1]
+    backend.close()
+
+
+def unpacked(message: Message) -> int:
+    return int(struct.unpack("=Q", message.payload)[0])
