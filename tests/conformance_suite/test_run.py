@@ -204,6 +204,21 @@ async def test_every_case_has_a_device_of_its_own_and_results_keep_the_order() -
     assert report.exit_status == 0
 
 
+async def test_what_may_bring_a_back_end_down_comes_last() -> None:
+    ran: list[str] = []
+
+    def noting(name: str, **needs: object) -> Case:
+        async def look(_: Trial) -> None:
+            ran.append(name)
+
+        return made(look, name=name, **needs)
+
+    cases = [noting("rough", hostile=True), noting("plain"), noting("raw", protocol=True)]
+    report = await Runner(Builtin(), timeout=WITHIN, hostile=True).run(cases)
+    assert ran[-1] == "rough"
+    assert [result.case.name for result in report.results] == ["rough", "plain", "raw"]
+
+
 async def test_the_device_may_be_reached_in_this_process() -> None:
     async def crosses(t: Trial) -> None:
         drv = await t.negotiate()

@@ -14,6 +14,7 @@ import contextlib
 import traceback
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, Literal
 
 from pyvnet.conformance.case import (
@@ -139,7 +140,7 @@ class Runner:
         concurrency: cases side by side; None: as many as the target takes.
         control_queue: whether it is served; ``auto`` tries.
         hostile: run cases that may bring a weak back-end down.
-        on_result: called with each result, in the order of the cases.
+        on_result: called with each result, in the order of the cases but for their turns.
         capture: gets every frame a driver sees; interfaces are called after cases.
     """
 
@@ -162,7 +163,7 @@ class Runner:
         self._hostile = hostile
         self._on_result = on_result
         self._report = Report(target.name)
-        self._told = 0
+        self._to_tell: deque[int] = deque()
         self._silent = 0  # cases in a row without an answer
 
     async def run(self, cases: Sequence[Case] | None = None) -> Report:
@@ -180,11 +181,10 @@ class Runner:
         try:
             await self._look(report)
             results: dict[int, Result] = {}
-            numbered = list(enumerate(cases))
-            # Apart, because a case that exchanges messages has a turn of the loop for each, and
-            # would have to wait every time for all that others do in one go.
-            for protocol in (True, False):
-                queue = deque(entry for entry in numbered if entry[1].protocol is protocol)
+            plan = sorted(enumerate(cases), key=lambda entry: self._turn(entry[1]))
+            self._to_tell = deque(number for number, _ in plan)
+            for _, turn in groupby(plan, key=lambda entry: self._turn(entry[1])):
+                queue = deque(turn)
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self._concurrency, len(queue))):
                         group.create_task(self._work(queue, results))
@@ -197,9 +197,17 @@ class Runner:
         while queue:
             number, case = queue.popleft()
             results[number] = await self._one(case)
-            while self._on_result is not None and self._told in results:
-                self._on_result(results[self._told])
-                self._told += 1
+            while self._on_result is not None and self._to_tell and self._to_tell[0] in results:
+                self._on_result(results[self._to_tell.popleft()])
+
+    def _turn(self, case: Case) -> int:
+        """Cases of one turn run side by side.
+
+        Those that exchange messages have a turn of the loop for each, and would wait
+        every time for all that others do in one go: they come first.  What may
+        bring a back-end down comes last, when there is nothing more to be seen.
+        """
+        return 2 * case.hostile + (self._concurrency > 1 and not case.protocol)
 
     async def _open(self) -> None:
         try:
