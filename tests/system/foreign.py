@@ -25,6 +25,7 @@ OVS: Final = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
 _CPU: Final = max(os.sched_getaffinity(0))
 _EAL: Final = ("--no-huge", "--no-pci", "--no-telemetry", "--no-shconf")
 _BOOT: Final = 60.0  # a hang guard
+_RUN: Final = 150.0  # a hang guard: a machine may be busy
 _SCHEMA: Final = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
@@ -106,6 +107,6 @@ async def judged(ports: Ports, *words: str) -> dict[str, dict[str, Any]]:
         *("--json", *words),
     ]
     async with Program(command, ours=True) as program:
-        await program.end()
+        await program.expect(r"^}$", _RUN)
         report = json.loads(program.output[program.output.index("{") :])
     return {case["name"]: case for case in report["cases"]}
