@@ -25,7 +25,7 @@ _PARTS: Final[tuple[Axes, ...]] = (
         )
     ),
 )  # fmt: skip
-_CHAINED: Final = 200
+_TELLING: Final = 300
 _ETHERNET: Final = 14
 # Numbers that mean something to whoever walks a chain.
 _NUMBERS: Final = (0, 1, 2, 5, 6, 16, 17, 43, 44, 50, 51, 59, 60, 135, 139, 140, 201)
@@ -42,7 +42,7 @@ def random_frames(rng: random.Random, copies: int) -> Iterator[bytes]:
             frame = build_case(plan, rng).data
             if len(frame) >= _ETHERNET:
                 planned.append(frame)
-    planned += [_chained(rng) for _ in range(_CHAINED)]
+    planned += [_telling(rng) for _ in range(_TELLING)]
     rng.shuffle(planned)
     yield from planned
     for frame in planned:
@@ -50,22 +50,27 @@ def random_frames(rng: random.Random, copies: int) -> Iterator[bytes]:
             yield _damaged(frame, rng)
 
 
-def _chained(rng: random.Random) -> bytes:
-    """A frame whose chain both walk alike, to ports they both see."""
+def _telling(rng: random.Random) -> bytes:
+    """A frame with ports both see behind a chain both walk, or with what few others have."""
+    home = frames.destination_options(frames.home_address(rng.randbytes(16)))
+    routing = frames.routing_type2(rng.randbytes(16))
     padding = frames.padn(rng.randrange(2, 12))
-    chain = rng.choices(
-        (
-            frames.hop_by_hop(padding),
-            frames.destination_options(padding),
-            frames.destination_options(frames.home_address(rng.randbytes(16))),
-            frames.routing_type2(rng.randbytes(16)),
-            frames.extension(frames.MOBILITY, rng.randbytes(14)),
-        ),
-        k=rng.randrange(1, 4),
-    )
-    ip = frames.Ipv6(src=rng.randbytes(16), dst=rng.randbytes(16), extensions=chain)
-    ports = rng.randrange(0x10000), rng.randrange(0x10000)
-    return frames.build(ip, rng.choice((frames.tcp, frames.udp))(*ports)).data
+    l4 = rng.choice((frames.tcp, frames.udp))(rng.randrange(0x10000), rng.randrange(0x10000))
+    ip: frames.Ipv4 | frames.Ipv6
+    match rng.randrange(6):
+        case 0:
+            ip = frames.Ipv4(src=rng.randbytes(4), ihl=rng.randrange(5))
+        case 1:
+            behind = rng.choice((home, routing))
+            ip = frames.Ipv6(extensions=[frames.fragment_header(), behind])
+        case _:
+            known = (
+                frames.hop_by_hop(padding), frames.destination_options(padding), home, routing,
+                frames.extension(frames.MOBILITY, rng.randbytes(14)),
+            )  # fmt: skip
+            chain = rng.choices(known, k=rng.randrange(1, 4))
+            ip = frames.Ipv6(src=rng.randbytes(16), dst=rng.randbytes(16), extensions=chain)
+    return frames.build(ip, l4, checksums=False).data
 
 
 def _damaged(frame: bytes, rng: random.Random) -> bytes:
