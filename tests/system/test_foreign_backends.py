@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.one_loop("the command has a loop of its own"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
 ]
 
 # Of DPDK's vhost library, which Open vSwitch uses too: the case, and words of its evidence.
