@@ -252,6 +252,7 @@ def test_what_is_kept_tells_what_passed(run: Suite, tmp_path: Path) -> None:
     assert [(frame.interface_name or "").rstrip("0123" if i in {3, 4} else "") for i, frame in
             enumerate(seen)] == ways  # fmt: skip
     assert all(frame.hash_value for frame in seen if "rx" in (frame.interface_name or ""))
+    assert [frame.queue is None for frame in seen] == [way.startswith("wire") for way in ways]
     document = json.loads(counters.read_text())
     assert document["moved"]["rx_packets"] == 2
     assert document["device"]["steering"]["mode"] == "rss"

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pyvnet.capture import Writer
     from pyvnet.runtime import Device
     from pyvnet.testing.lines import History, Seen
     from pyvnet.testing.rig import DeviceFactory
     from pyvnet.testing.script import Vnet
+    from pyvnet.testing.steering import Steering
 
 
 def after_call(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -90,30 +90,33 @@ def _capture(history: History, path: Path) -> None:
         for seen in history:
             inbound = seen.way in {"injected", "received"}
             flags = capture.PacketFlag.INBOUND if inbound else capture.PacketFlag.OUTBOUND
-            told: dict[str, Any] = {"comment": ""}
             if isinstance(seen.header, NetHdr):
                 flags |= capture.header_flags(seen.header.flags, seen.header.gso_type)
-            if seen.way == "received":
-                told = _received(seen, writer)
+            if seen.steering is not None:
+                writer.steering(_told(seen.steering))
             writer.add(
                 f"{names[seen.way]}{seen.queue}",
                 seen.data,
                 timestamp_ns=seen.at,
-                queue=seen.queue,
                 flags=flags,
-                **told,
+                **_learned(seen),
             )
 
 
-def _received(seen: Seen, writer: Writer) -> dict[str, Any]:
-    """What the driver learned of a frame; the steering that decided it goes in front."""
+def _told(steering: Steering) -> Any:
     from pyvnet import capture
 
-    if not isinstance(seen.header, NetHdr) or seen.steering is None:
-        return {}
-    now = seen.steering
-    table = now.table if now.rss else ()
-    writer.steering(capture.Steering(int(now.hash_types), now.key, table, now.unclassified_queue))
-    if not now.hash_types:
-        return {}
-    return {"hash_value": seen.header.hash_value, "hash_report": seen.header.hash_report}
+    table = steering.table if steering.rss else ()
+    types = int(steering.hash_types)
+    return capture.Steering(types, steering.key, table, steering.unclassified_queue)
+
+
+def _learned(seen: Seen) -> dict[str, Any]:
+    """What the driver learned of a frame, or said; queues of the wire are in names only."""
+    if seen.way not in {"received", "sent"}:
+        return {"comment": ""}
+    if seen.steering is None or not seen.steering.hash_types:
+        return {"queue": seen.queue}
+    value = getattr(seen.header, "hash_value", None)
+    report = getattr(seen.header, "hash_report", None)
+    return {"queue": seen.queue, "hash_value": value, "hash_report": report}

@@ -36,7 +36,7 @@ class Seen(NamedTuple):
     queue: int
     data: bytes
     header: NetHdr | bytes | None
-    steering: Steering | None  # in force, where the frame was received
+    steering: Steering | None  # in force for a frame towards the driver
 
 
 class History(deque[Seen]):
@@ -130,7 +130,7 @@ class Arrivals:
                 self.waiting.popleft()
                 raise
             self.waiting.popleft()
-            self._history.note("injected", queue, data, header)
+            self._history.note("injected", queue, data, header, self._now())
 
     def drain(self) -> bool:
         """Take what the driver has; whether it had anything."""
@@ -154,8 +154,10 @@ class Arrivals:
     def _take(self, frame: Frame) -> None:
         self.settling.taken += 1
         self.frames.append(frame)
-        steering = None if self.steering is None else self.steering.now()
-        self._history.note("received", frame.queue, frame.data, frame.header, steering)
+        self._history.note("received", frame.queue, frame.data, frame.header, self._now())
+
+    def _now(self) -> Steering | None:
+        return None if self.steering is None else self.steering.now()
 
 
 class Arriving:
