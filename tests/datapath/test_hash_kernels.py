@@ -78,8 +78,8 @@ def _batch(rng: random.Random, size: int) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def batches() -> list[Batch]:
-    rng = random.Random(8)
+def batches(vnet_seed: str) -> list[Batch]:
+    rng = random.Random(vnet_seed)
     return [_batch(rng, size) for size in _SIZES]
 
 

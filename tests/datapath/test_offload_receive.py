@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from tests.datapath.offload_cases import (
 from tests.datapath.rig import ALL_TYPES, KEY, Received, Rig, frame_of
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Iterable, Sequence
 
 BATCH = 8
@@ -93,8 +93,8 @@ def test_every_corner_of_every_field_is_read_as_the_reference_says(name: str, on
 
 
 @pytest.mark.requirement("NET-RX-05", "NET-RX-07", "NET-RX-12", "OUR-OFL-05")
-def test_random_headers_over_random_offloads() -> None:
-    rng = random.Random(2024)
+def test_random_headers_over_random_offloads(vnet_random: random.Random) -> None:
+    rng = vnet_random
     names = [name for name in FRAMES if "KiB" not in name]
     seen = 0
     with Rig(pairs=1, buffers=32) as rig:
@@ -179,8 +179,10 @@ def random_finished(rng: random.Random) -> bytes:
 
 @pytest.mark.requirement("PF-C-14", "NET-RX-06", "NET-RX-05")
 @pytest.mark.parametrize("workers", [2, 1])
-def test_checksums_completed_here_are_those_the_sender_would_have_computed(workers: int) -> None:
-    rng = random.Random(workers)
+def test_checksums_completed_here_are_those_the_sender_would_have_computed(
+    workers: int, vnet_random: random.Random
+) -> None:
+    rng = vnet_random
     count = 1500
     with Rig(pairs=2, workers=workers, buffers=40) as rig:
         rig.policy("automatic")

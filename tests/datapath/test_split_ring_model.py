@@ -428,9 +428,11 @@ def random_step(rng: random.Random, steps: Lockstep) -> None:
 @pytest.mark.parametrize("event_idx", [False, True])
 @pytest.mark.parametrize("indirect", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 32, 64, 128, 256])
-def test_random_walks_over_the_index_wrap(size: int, event_idx: bool, indirect: bool) -> None:
+def test_random_walks_over_the_index_wrap(
+    size: int, event_idx: bool, indirect: bool, vnet_random: random.Random
+) -> None:
     """Invariant: after every step both rings stand where the model stands."""
-    rng = random.Random(size * 4 + event_idx * 2 + indirect)
+    rng = vnet_random
     steps = Lockstep(size, event_idx=event_idx, indirect=indirect, start=WRAP - 40)
     try:
         while steps.model.polled < WRAP + 60:
@@ -443,11 +445,13 @@ def test_random_walks_over_the_index_wrap(size: int, event_idx: bool, indirect: 
 
 @promises
 @pytest.mark.parametrize(("size", "event_idx"), [(64, True), (16, False)])
-def test_once_round_all_65536_indexes(size: int, event_idx: bool) -> None:
+def test_once_round_all_65536_indexes(
+    size: int, event_idx: bool, vnet_random: random.Random
+) -> None:
     """Invariant: no index value is special, for batches of any size and any used_event in them."""
     steps = Lockstep(size, event_idx=event_idx, indirect=False)
     layout = Layout((2, 1), 1)
-    rng = random.Random(size)
+    rng = vnet_random
     try:
         while steps.model.polled < WRAP + size:
             batch = rng.randint(1, size // layout.descriptors)

@@ -50,7 +50,6 @@ from tests.differential.verdicts import UNCLASSIFIED, Answer, Readers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SEED: Final = 20240607
 PAIR_HITS: Final = 50
 PART_HITS: Final = 20
 LIMIT_HITS: Final = 10
@@ -124,7 +123,7 @@ def _send(tally: Tally, plan: Plan, rng: random.Random, readers: Readers) -> Non
 
 
 @pytest.fixture(scope="module")
-def tallies(pytestconfig: pytest.Config) -> dict[str, Tally]:
+def tallies(pytestconfig: pytest.Config, vnet_seed: str) -> dict[str, Tally]:
     # As many plans either way.  Under a sanitizer, which is slow, none is made into a second frame
     # with other addresses, ports and lengths.
     once = pytestconfig.getoption("--once")
@@ -132,7 +131,7 @@ def tallies(pytestconfig: pytest.Config) -> dict[str, Tally]:
     for name, (axes, hits) in PARTS.items():
         wanted = ARRAYS if once else hits
         started = time.monotonic()
-        rng = random.Random(f"{SEED} {name}")
+        rng = random.Random(f"{vnet_seed} {name}")
         tally = tallies[name] = Tally(name, Planner(rng, axes, strict=name not in LIMITS), wanted)
         for plans in _passes(rng, tally):
             with Readers.random(rng) as readers:
@@ -188,8 +187,8 @@ def test_every_report_was_given_often(tallies: dict[str, Tally]) -> None:
 
 
 @pytest.mark.requirement("U-03")
-def test_no_types_mean_value_zero_and_the_unclassified_queue() -> None:
-    rng = random.Random(SEED)
+def test_no_types_mean_value_zero_and_the_unclassified_queue(vnet_random: random.Random) -> None:
+    rng = vnet_random
     with Readers.random(rng) as readers:
         for plan in Planner(rng, PORTS).covering_array():
             case = build_case(plan, rng)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-import random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from pyvnet.datapath.filter import Filter, FilterMode
 from pyvnet.datapath.policy import Policy
 from pyvnet.reference.filter import BROADCAST, Wanted, wants
+
+if TYPE_CHECKING:
+    import random
 
 FILTERS: Final = 500
 FRAMES: Final = 60
@@ -93,8 +95,8 @@ def random_frame(rng: random.Random, rx_filter: Filter) -> bytes:
     "NET-FLT-12", "NET-FLT-13", "NET-VLAN-01", "NET-VLAN-02", "NET-VLAN-03",
     "U-34", "U-35", "U-36",
 )  # fmt: skip
-def test_c_and_the_reference_agree_on_who_sees_what() -> None:
-    rng = random.Random(39)
+def test_c_and_the_reference_agree_on_who_sees_what(vnet_random: random.Random) -> None:
+    rng = vnet_random
     verdicts = {True: 0, False: 0}
     for _ in range(FILTERS):
         rx_filter, wanted = random_filter(rng)
@@ -108,8 +110,10 @@ def test_c_and_the_reference_agree_on_who_sees_what() -> None:
 
 
 @pytest.mark.requirement("U-36", "NET-FLT-12")
-def test_every_address_of_a_full_table_is_found_and_its_neighbours_are_not() -> None:
-    rng = random.Random(4096)
+def test_every_address_of_a_full_table_is_found_and_its_neighbours_are_not(
+    vnet_random: random.Random,
+) -> None:
+    rng = vnet_random
     stem = b"\x02\x00\x00"
     inside = [stem + (2 * i + 1).to_bytes(3, "big") for i in range(MAX)]
     rng.shuffle(inside)

@@ -8,8 +8,7 @@ version, L4 protocol, extension header or not.  There are few enough to try them
 from __future__ import annotations
 
 import itertools
-import random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -18,6 +17,9 @@ from pyvnet.spec.rss import ALL_HASH_TYPES, HashReport, HashType
 from pyvnet.testing import frames
 from tests.differential.steered_frames import Hashing, Steered, steered_tap
 from tests.differential.verdicts import Readers
+
+if TYPE_CHECKING:
+    import random
 
 _L4: Final = {
     "tcp": frames.tcp(4711, 80),
@@ -43,9 +45,11 @@ SHAPES: Final = {
 )
 @pytest.mark.parametrize("ex_types_always", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_both_readings_choose_the_same_type(shape: str, ex_types_always: bool) -> None:
+def test_both_readings_choose_the_same_type(
+    shape: str, ex_types_always: bool, vnet_random: random.Random
+) -> None:
     frame = bytes(SHAPES[shape])
-    with Readers.random(random.Random(shape)) as readers:
+    with Readers.random(vnet_random) as readers:
         for types in range(ALL_HASH_TYPES + 1):
             native = readers.native(frame, types, ex_types_always=ex_types_always)
             reference = readers.reference(frame, types, ex_types_always=ex_types_always)
@@ -60,8 +64,8 @@ def test_both_readings_choose_the_same_type(shape: str, ex_types_always: bool) -
 @pytest.mark.requirement(
     "NET-HASH-05", "NET-HASH-06", "NET-HASH-07", "NET-HASH-08", "U-14", "U-19", "U-58"
 )  # fmt: skip
-def test_the_steering_program_chooses_the_same_type() -> None:
-    rng = random.Random(9)
+def test_the_steering_program_chooses_the_same_type(vnet_random: random.Random) -> None:
+    rng = vnet_random
     steered = Steered()
     for types, always in itertools.product(range(ALL_HASH_TYPES + 1), (False, True)):
         hashing = Hashing(rng.randbytes(40), types, always)
@@ -94,9 +98,13 @@ PLAIN: Final = HashType.TCPV6 | HashType.UDPV6 | HashType.IPV6
     ],
 )
 def test_the_order_is_the_decided_one(
-    shape: str, types: HashType, literal: HashReport, always: HashReport
+    shape: str,
+    types: HashType,
+    literal: HashReport,
+    always: HashReport,
+    vnet_random: random.Random,
 ) -> None:
     frame = bytes(SHAPES[shape])
-    with Readers.random(random.Random(0)) as readers:
+    with Readers.random(vnet_random) as readers:
         assert readers.native(frame, types).report == literal
         assert readers.native(frame, types, ex_types_always=True).report == always

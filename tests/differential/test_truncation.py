@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def readers() -> Iterator[Readers]:
-    with Readers.random(random.Random(24)) as readers:
+def readers(vnet_seed: str) -> Iterator[Readers]:
+    with Readers.random(random.Random(vnet_seed)) as readers:
         yield readers
 
 
@@ -50,8 +50,8 @@ def test_cut_at_every_byte(readers: Readers, name: str, types: int) -> None:
 @pytest.mark.needs_netns
 @pytest.mark.needs_tap
 @pytest.mark.requirement("U-20", "U-21", "U-22", "U-23", "U-24", "U-25", "U-29")
-def test_the_steering_program_reads_cut_frames_as_both_do() -> None:
-    rng = random.Random(14)
+def test_the_steering_program_reads_cut_frames_as_both_do(vnet_random: random.Random) -> None:
+    rng = vnet_random
     steered = Steered()
     for types, always in itertools.product((ALL_HASH_TYPES, 0x3F), (False, True)):
         hashing = Hashing(rng.randbytes(40), types, always)

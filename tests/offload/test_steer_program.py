@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from subprocess import PIPE
@@ -24,11 +23,11 @@ from tests.differential.samples import ANYTHING, CHAINS, FRAMES, chain_frame
 from tests.offload.steered import Program, Rss
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.may_leak("the module's program")]
 
-SEED = 20261121
 # What the verifier followed when this was written, and some room for other kernels.
 VERIFIED = 40_000
 ETHERNET = 14
@@ -70,9 +69,9 @@ def test_the_verifier_follows_few_paths(steered: Program) -> None:
 
 @pytest.mark.requirement("U-20", "U-21", "U-22", "U-23", "U-24", "U-25", "U-29")
 @pytest.mark.parametrize("name", FRAMES)
-def test_cut_at_every_byte(steered: Program, name: str) -> None:
+def test_cut_at_every_byte(steered: Program, name: str, vnet_random: random.Random) -> None:
     frame = FRAMES[name]
-    rng = random.Random(f"{SEED} {name}")
+    rng = vnet_random
     for types in (ALL_HASH_TYPES, 0x3F):
         for always in (False, True):
             key, table = rng.randbytes(40), tuple(rng.randrange(255) for _ in range(128))
@@ -84,14 +83,14 @@ def test_cut_at_every_byte(steered: Program, name: str) -> None:
 
 
 @pytest.mark.requirement("NET-HASH-05", "NET-HASH-06", "NET-HASH-07", "U-19", "U-58", "U-14")
-def test_every_set_of_types_chooses_alike(steered: Program) -> None:
+def test_every_set_of_types_chooses_alike(steered: Program, vnet_random: random.Random) -> None:
     chain = [frames.destination_options(frames.home_address("2001:db8::aaaa"), frames.padn(2))]
     some = [
         frames.build(ip, l4).data
         for ip in (frames.Ipv4(), frames.Ipv6(), frames.Ipv6(extensions=chain))
         for l4 in (frames.tcp(), frames.udp(), frames.icmp())
     ]
-    rng = random.Random(SEED)
+    rng = vnet_random
     for types in range(ALL_HASH_TYPES + 1):
         rss = Rss.random(rng, hash_types=types, always=types % 3 == 0)
         steered.publish(rss)
@@ -101,9 +100,9 @@ def test_every_set_of_types_chooses_alike(steered: Program) -> None:
 
 @pytest.mark.requirement("U-20", "U-21", "U-22", "U-24")
 @pytest.mark.parametrize("part", ["PORTS", *LIMITS])
-def test_chains_at_their_limits(steered: Program, part: str) -> None:
+def test_chains_at_their_limits(steered: Program, part: str, vnet_random: random.Random) -> None:
     """Plans of the coverage matrix, each in three sizes."""
-    rng = random.Random(f"{SEED} {part}")
+    rng = vnet_random
     planner = Planner(rng, LIMITS.get(part, PORTS), strict=part not in LIMITS)
     for plan in rng.sample(planner.covering_array(), 12):
         case = build_case(plan, rng)
@@ -134,9 +133,9 @@ def test_any_chain(
 
 
 @pytest.mark.requirement("U-20", "U-21", "U-22", "U-24")
-def test_many_chains(steered: Program) -> None:
+def test_many_chains(steered: Program, vnet_random: random.Random) -> None:
     """More than hypothesis would make in the time, and the C path alone to compare with."""
-    rng = random.Random(SEED)
+    rng = vnet_random
     kinds = (0, 6, 17, 43, 44, 51, 60, 60, 135, 139, 140, 50, 59)
     for _ in range(40):
         rss = Rss.random(rng, hash_types=rng.choice((ALL_HASH_TYPES, rng.randrange(512))))
@@ -167,10 +166,12 @@ def test_a_policy_without_rss_leaves_every_frame_to_the_first_queue(steered: Pro
 
 
 @pytest.mark.requirement("U-57")
-def test_a_frame_sees_one_configuration_or_the_other(steered: Program) -> None:
+def test_a_frame_sees_one_configuration_or_the_other(
+    steered: Program, vnet_random: random.Random
+) -> None:
     """Key, types and table change together while another process has frames steered."""
     data = [FRAMES[name].data for name in ("v4 tcp", "v6 udp", "v6 every header", "arp")]
-    rng = random.Random(SEED)
+    rng = vnet_random
     first = Rss(0x3F, rng.randbytes(40), tuple(range(128)), unclassified=128)
     second = Rss(ALL_HASH_TYPES, rng.randbytes(40), (*range(255, 191, -1),) * 2, unclassified=191)
     allowed: list[set[int]] = [set() for _ in data]

@@ -186,6 +186,23 @@ def test_a_failure_in_a_fixture_comes_back(inside: pytest.Pytester) -> None:
     assert len(fails_again(inside)) == 1
 
 
+def test_numbers_of_a_fixture_wider_than_a_test_come_back(inside: pytest.Pytester) -> None:
+    body = """
+        import random
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def number(vnet_seed):
+            return random.Random(vnet_seed).random()
+
+        def test_it(number):
+            assert number == 0
+    """
+    suite(inside, body)
+    (line,) = fails_again(inside)
+    assert "--vnet-seed=" in line
+
+
 def test_suites_that_do_not_use_us_hear_nothing(inside: pytest.Pytester) -> None:
     body = """
         from hypothesis import given, settings, strategies as st

@@ -76,11 +76,17 @@ def pytest_configure(config: pytest.Config) -> None:
         manager.register(fixtures_missing, "pyvnet-fixtures-asyncio")
 
 
+@pytest.fixture(scope="session")
+def vnet_seed(pytestconfig: pytest.Config) -> str:
+    """What this run draws from, for random fixtures that are wider than one test."""
+    return str(pytestconfig.getoption("--vnet-seed"))
+
+
 @pytest.fixture
-def vnet_random(request: pytest.FixtureRequest) -> random.Random:
+def vnet_random(request: pytest.FixtureRequest, vnet_seed: str) -> random.Random:
     """Random numbers of this test's own; a failure prints the command that draws them again."""
     name = request.node.nodeid.rpartition("/")[2]
-    return random.Random(f"{request.config.getoption('--vnet-seed')} {name}")  # noqa: S311
+    return random.Random(f"{vnet_seed} {name}")  # noqa: S311
 
 
 @pytest.hookimpl(trylast=True)

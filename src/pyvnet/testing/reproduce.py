@@ -3,9 +3,9 @@
 
 Two kinds of tests are random:
 
-`vnet_random`
-  is seeded by `--vnet-seed` and the name of the test, so a test sees the same
-  numbers alone as among others.  Without the option the run chooses a seed.
+`vnet_random`, `vnet_seed`
+  The first is seeded by the second and the name of the test, so a test sees the
+  same numbers alone as among others.  Without `--vnet-seed` the run chooses one.
 
 hypothesis
   A seed is not enough here: what is drawn depends on which modules are loaded
@@ -78,7 +78,7 @@ def prepare(item: pytest.Item) -> None:
 def how(item: pytest.Item, error: BaseException) -> list[str] | None:
     """Options under which the item fails once more; None: it is not random."""
     options = []
-    if "vnet_random" in getattr(item, "fixturenames", ()):
+    if "vnet_seed" in getattr(item, "fixturenames", ()):
         options.append(f"--vnet-seed={item.config.getoption('--vnet-seed')}")
     elif not _concerns(item):
         return None

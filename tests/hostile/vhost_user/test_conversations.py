@@ -202,8 +202,10 @@ async def test_more_fds_than_a_message_takes(caplog: pytest.LogCaptureFixture) -
 
 
 @pytest.mark.requirement("PF-F-08")
-async def test_messages_in_any_order(caplog: pytest.LogCaptureFixture) -> None:
-    rng = random.Random(3)
+async def test_messages_in_any_order(
+    caplog: pytest.LogCaptureFixture, vnet_random: random.Random
+) -> None:
+    rng = vnet_random
     async with world(caplog) as here:
         before = held()
         for _ in range(40):
