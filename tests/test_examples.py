@@ -74,6 +74,16 @@ def test_serve_and_steer() -> None:
         assert queue == tables[name][hash_value % 4]
 
 
+def test_uneven_traffic(tmp_path: Path) -> None:
+    capture = tmp_path / "traffic.pcapng"
+    run("uneven_traffic.py", str(capture))
+    command = [sys.executable, "-m", "pyvnet", "hash", str(capture), "--queues", "8", "--suggest"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "3000 frames, 0 without a hash" in said
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    assert next(line for line in said.splitlines() if line.startswith("suggested")) in readme
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_is_under_60_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 60
