@@ -40,7 +40,7 @@ static bool vlan_passes(const struct vnet_filter *f, const struct vnet_flow *flo
 {
 	uint32_t vid = flow->outer_tci & VID_MASK;
 
-	if (VNET_MUTANT(PRIORITY_TAG_FILTERED) && flow->outer_tpid && !vid)
+	if (flow->outer_tpid && !vid && VNET_MUTANT(PRIORITY_TAG_FILTERED))
 		return false;
 	if (flow->outer_tpid != ETHERTYPE_8021Q && flow->outer_tpid != ETHERTYPE_8021AD)
 		return true;

@@ -40,9 +40,10 @@ static uint32_t choose_ipv4(uint32_t types, uint32_t l4)
 		const uint32_t report = l4 == VNET_FLOW_TCP ? VIRTIO_NET_HASH_REPORT_TCPv4 :
 							      VIRTIO_NET_HASH_REPORT_UDPv4;
 
-		if (enabled(types, report) && !VNET_MUTANT(L3_BEFORE_L4))
+		if (enabled(types, report) &&
+		    !(enabled(types, VIRTIO_NET_HASH_REPORT_IPv4) && VNET_MUTANT(L3_BEFORE_L4)))
 			return report;
-		if (VNET_MUTANT(NOTHING_TO_FALL_BACK_TO))
+		if (types && !enabled(types, report) && VNET_MUTANT(NOTHING_TO_FALL_BACK_TO))
 			return VIRTIO_NET_HASH_REPORT_NONE;
 	}
 	if (enabled(types, VIRTIO_NET_HASH_REPORT_IPv4))
@@ -61,13 +62,14 @@ static uint32_t choose_ipv4(uint32_t types, uint32_t l4)
  */
 static uint32_t choose_ipv6(uint32_t types, bool always, bool has_extensions, uint32_t l4)
 {
-	const bool extended = always || has_extensions || VNET_MUTANT(EX_WITHOUT_EXTENSION);
+	const bool extended =
+		always || has_extensions || (types && VNET_MUTANT(EX_WITHOUT_EXTENSION));
 	uint32_t report = VIRTIO_NET_HASH_REPORT_NONE;
 
 	if (l4)
 		report = l4 == VNET_FLOW_TCP ? VIRTIO_NET_HASH_REPORT_TCPv6 :
 					       VIRTIO_NET_HASH_REPORT_UDPv6;
-	if (VNET_MUTANT(PLAIN_BEFORE_EX) && enabled(types, report))
+	if (extended && enabled(types, report) && VNET_MUTANT(PLAIN_BEFORE_EX))
 		return report;
 	if (l4 && extended && enabled(types, report + REPORT_EX_DISTANCE))
 		return report + REPORT_EX_DISTANCE;
@@ -89,7 +91,7 @@ static uint8_t choose(const struct vnet_steering *s, uint32_t kind)
 	uint32_t l4 = kind & VNET_FLOW_L4;
 	uint32_t report = VIRTIO_NET_HASH_REPORT_NONE, choice;
 
-	if (VNET_MUTANT(UDP_BY_TCP_TYPE) && l4)
+	if (s->hash_types && l4 == VNET_FLOW_UDP && VNET_MUTANT(UDP_BY_TCP_TYPE))
 		l4 = VNET_FLOW_TCP;
 	if (kind & VNET_FLOW_IPV4)
 		report = choose_ipv4(s->hash_types, l4);
@@ -116,9 +118,10 @@ void vnet_toeplitz_init(struct vnet_toeplitz *t, const struct vnet_steering *ste
 
 static const uint8_t *addresses6(const struct vnet_flow *flow, uint8_t choice)
 {
-	const bool extended = (choice & CHOICE_EX) || VNET_MUTANT(EX_ADDRESSES_FOR_ALL);
+	const bool extended = flow->has_ex_addresses &&
+			      ((choice & CHOICE_EX) || VNET_MUTANT(EX_ADDRESSES_FOR_ALL));
 
-	return extended && flow->has_ex_addresses ? flow->ex_addresses : flow->addresses;
+	return extended ? flow->ex_addresses : flow->addresses;
 }
 
 /* Zero where ports do not count. */

@@ -18,9 +18,12 @@
 #define CUT_AT 1500u
 
 static _Atomic int on = NONE;
+static atomic_bool met[VNET_MUTANT_COUNT];
 
 bool vnet_test_mutant_on(enum vnet_mutant mutant)
 {
+	if (!atomic_load_explicit(&met[mutant], memory_order_relaxed))
+		atomic_store_explicit(&met[mutant], true, memory_order_relaxed);
 	return atomic_load_explicit(&on, memory_order_relaxed) == (int)mutant;
 }
 
@@ -48,6 +51,11 @@ const char *vnet_test_mutant_name(uint32_t index)
 	return index < VNET_MUTANT_COUNT ? names[index] : NULL;
 }
 
+int vnet_test_mutant_met(uint32_t index)
+{
+	return index < VNET_MUTANT_COUNT && atomic_exchange(&met[index], false);
+}
+
 static void swap(uint8_t *first, uint8_t *second, uint32_t size)
 {
 	uint8_t kept[ADDRESS_SIZE];
@@ -61,7 +69,8 @@ static void look_inside(const uint8_t *frame, uint32_t len, struct vnet_flow *fl
 {
 	const uint8_t *ip = frame + ETHERNET_SIZE;
 
-	if (len >= ETHERNET_SIZE + 2 * IPV4_MIN_SIZE && ip[0] == 0x45 && ip[9] == IPV4_IN_IPV4)
+	if (len >= ETHERNET_SIZE + 2 * IPV4_MIN_SIZE && ip[0] == 0x45 && ip[9] == IPV4_IN_IPV4 &&
+	    VNET_MUTANT(INNER_PACKET_HASHED))
 		memcpy(flow->addresses, ip + IPV4_MIN_SIZE + 12, 8);
 }
 
@@ -69,9 +78,9 @@ void vnet_mutate_flow(const uint8_t *frame, uint32_t len, struct vnet_flow *flow
 {
 	const uint32_t size = flow->l3 == 4 ? 4 : ADDRESS_SIZE;
 
-	if (VNET_MUTANT(PORTS_SWAPPED))
+	if (flow->l4 && VNET_MUTANT(PORTS_SWAPPED))
 		swap(flow->ports, flow->ports + 2, 2);
-	if (flow->l3 == 4 && VNET_MUTANT(INNER_PACKET_HASHED))
+	if (flow->l3 == 4)
 		look_inside(frame, len, flow);
 	if (!flow->l3 || !VNET_MUTANT(ADDRESSES_SWAPPED))
 		return;
@@ -82,38 +91,42 @@ void vnet_mutate_flow(const uint8_t *frame, uint32_t len, struct vnet_flow *flow
 
 static uint32_t other_report(uint32_t report)
 {
+	const uint32_t l3 = report <= VIRTIO_NET_HASH_REPORT_UDPv4 ? VIRTIO_NET_HASH_REPORT_IPv4 :
+								     VIRTIO_NET_HASH_REPORT_IPv6;
+
 	if (VNET_MUTANT(REPORT_IS_TYPE_BIT))
 		return report - 1;
-	if (VNET_MUTANT(REPORT_PLAIN_FOR_EX) && report >= VIRTIO_NET_HASH_REPORT_IPv6_EX)
-		return report - 3;
-	if (VNET_MUTANT(REPORT_L3_ONLY) && report <= VIRTIO_NET_HASH_REPORT_UDPv4)
-		return VIRTIO_NET_HASH_REPORT_IPv4;
-	if (VNET_MUTANT(REPORT_L3_ONLY) && report <= VIRTIO_NET_HASH_REPORT_UDPv6)
-		return VIRTIO_NET_HASH_REPORT_IPv6;
-	return report;
+	if (report >= VIRTIO_NET_HASH_REPORT_IPv6_EX)
+		return VNET_MUTANT(REPORT_PLAIN_FOR_EX) ? report - 3 : report;
+	return report != l3 && VNET_MUTANT(REPORT_L3_ONLY) ? l3 : report;
+}
+
+static uint32_t other_value(uint32_t value)
+{
+	if (VNET_MUTANT(HASH_NOT_SHOWN))
+		return 0;
+	return VNET_MUTANT(HASH_BIG_ENDIAN) ? __builtin_bswap32(value) : value;
 }
 
 void vnet_mutate_front(uint64_t *words, uint32_t *report)
 {
 	uint8_t *header = (uint8_t *)words;
+	uint8_t *buffers = header + offsetof(struct virtio_net_hdr_v1, num_buffers);
 	uint32_t value = (uint32_t)(words[1] >> 32);
 
 	if (*report)
 		*report = other_report(*report);
 	else if (VNET_MUTANT(REPORT_WITHOUT_HASH))
 		*report = VIRTIO_NET_HASH_REPORT_IPv4;
-	if (VNET_MUTANT(HASH_NOT_SHOWN))
-		value = 0;
-	if (VNET_MUTANT(HASH_BIG_ENDIAN))
-		value = __builtin_bswap32(value);
-	if (VNET_MUTANT(HEADER_PADDING_DIRTY))
+	if (value && VNET_MUTANT(HEADER_PADDING_DIRTY))
 		*report |= 0xbeef0000u;
-	words[1] = (uint32_t)words[1] | (uint64_t)value << 32;
+	if (value)
+		words[1] = (uint32_t)words[1] | (uint64_t)other_value(value) << 32;
 	if (VNET_MUTANT(NUM_BUFFERS_ZERO))
-		memset(header + offsetof(struct virtio_net_hdr_v1, num_buffers), 0, 2);
-	if (VNET_MUTANT(NUM_BUFFERS_ONE))
-		header[offsetof(struct virtio_net_hdr_v1, num_buffers)] = 1;
-	if (VNET_MUTANT(DATA_VALID_ALWAYS))
+		memset(buffers, 0, 2);
+	if (*buffers > 1 && VNET_MUTANT(NUM_BUFFERS_ONE))
+		*buffers = 1;
+	if (!(header[0] & VIRTIO_NET_HDR_F_DATA_VALID) && VNET_MUTANT(DATA_VALID_ALWAYS))
 		header[0] |= VIRTIO_NET_HDR_F_DATA_VALID;
 }
 
@@ -121,7 +134,7 @@ void vnet_mutate_lens(const struct vnet_chain *chains, uint32_t *lens, uint32_t 
 {
 	if (VNET_MUTANT(USED_LEN_WITHOUT_HEADER))
 		lens[n - 1] -= lens[n - 1] < header ? lens[n - 1] : header;
-	if (VNET_MUTANT(USED_LEN_OF_BUFFER))
+	if (n > 1 && lens[n - 1] != chains[n - 1].write_bytes && VNET_MUTANT(USED_LEN_OF_BUFFER))
 		lens[n - 1] = chains[n - 1].write_bytes;
 }
 
@@ -131,8 +144,8 @@ void vnet_mutate_room(struct vnet_worker *w, uint32_t at, uint64_t missing)
 	struct vnet_chain *chain = &w->scratch.chains[at];
 	struct iovec *last = &w->scratch.pieces.iov[chain->first + chain->writable - 1];
 
-	if (!VNET_MUTANT(BUFFERS_NOT_FULL) || !w->policy->merge_rx ||
-	    chain->write_bytes >= missing || last->iov_len <= spared)
+	if (!w->policy->merge_rx || chain->write_bytes >= missing || last->iov_len <= spared ||
+	    !VNET_MUTANT(BUFFERS_NOT_FULL))
 		return;
 	last->iov_len -= spared;
 	chain->write_bytes -= spared;
@@ -150,7 +163,7 @@ void vnet_mutate_gso(struct virtio_net_hdr_v1 *header)
 		header->gso_size = 0;
 	if (VNET_MUTANT(GSO_HDR_LEN_LOST))
 		header->hdr_len = 0;
-	if (VNET_MUTANT(GSO_ECN_LOST))
+	if ((header->gso_type & VIRTIO_NET_HDR_GSO_ECN) && VNET_MUTANT(GSO_ECN_LOST))
 		header->gso_type &= (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
 	if (VNET_MUTANT(GSO_WITHOUT_CSUM))
 		header->flags = 0;
@@ -166,14 +179,14 @@ void vnet_mutate_sent(const struct iovec *pieces, uint32_t count, uint8_t *page,
 {
 	const uint32_t first = (uint32_t)pieces->iov_len, all = header + *frame;
 
-	if (VNET_MUTANT(TX_HEADER_IN_OWN_BUFFER) && count > 1 && first > header &&
-	    first < all - ETHERNET_SIZE) {
+	if (count > 1 && first > header && first < all - ETHERNET_SIZE &&
+	    VNET_MUTANT(TX_HEADER_IN_OWN_BUFFER)) {
 		memmove(page + header, page + first, all - first);
 		*frame = all - first;
 	}
-	if (VNET_MUTANT(TX_FRAME_CUT) && *frame > CUT_AT)
+	if (*frame > CUT_AT && VNET_MUTANT(TX_FRAME_CUT))
 		*frame = CUT_AT;
-	if (VNET_MUTANT(TX_HEADER_12_FOR_20) && header == sizeof(struct virtio_net_hdr_v1_hash)) {
+	if (header == sizeof(struct virtio_net_hdr_v1_hash) && VNET_MUTANT(TX_HEADER_12_FOR_20)) {
 		memmove(page + header, page + sizeof(struct virtio_net_hdr_v1),
 			all - sizeof(struct virtio_net_hdr_v1));
 		*frame = all - (uint32_t)sizeof(struct virtio_net_hdr_v1);
@@ -185,15 +198,16 @@ void vnet_mutate_used(struct vnet_vring *vr, const struct vnet_chain *chains, co
 		      uint32_t count)
 {
 	const uint16_t mask = vr->size_mask;
+	const bool burst = !lens && count > 8; /* too many for anybody not to look at */
 
 	for (uint32_t i = 0; i < count; i++) {
 		struct virtq_used_elem *elem = &vr->used_ring[(vr->next_used + i) & mask];
 
-		if (VNET_MUTANT(USED_ID_WRONG))
+		if (burst && VNET_MUTANT(USED_ID_WRONG))
 			elem->id = (elem->id + 1) & mask;
-		if (VNET_MUTANT(USED_LEN_OF_SENT) && !lens)
+		if (burst && VNET_MUTANT(USED_LEN_OF_SENT))
 			elem->len = chains[i].read_bytes;
-		if (VNET_MUTANT(USED_OUT_OF_ORDER) && !lens)
+		if (burst && VNET_MUTANT(USED_OUT_OF_ORDER))
 			elem->id = chains[count - 1 - i].head;
 		if (VNET_MUTANT(DESCRIPTORS_CLEARED))
 			memset((void *)(uintptr_t)&vr->desc_table[chains[i].head], 0,
@@ -213,6 +227,12 @@ const char *vnet_test_mutant_name(uint32_t index)
 {
 	(void)index;
 	return NULL;
+}
+
+int vnet_test_mutant_met(uint32_t index)
+{
+	(void)index;
+	return false;
 }
 
 #endif

@@ -5,7 +5,10 @@
  * driver can see, and the conformance suite is shown to see it
  * (tests/conformance_suite/mutants.py says which requirement each breaks).
  *
- *   VNET_MUTANT(NAME)        is this fault on?  A constant false in the shipped build.
+ *   VNET_MUTANT(NAME)        is this fault on?  A constant false in the shipped build.  Asked last
+ *                            of a condition, and only where the answer makes a difference: a
+ *                            driver that never comes by cannot see the fault, and is known by it
+ *   VNET_SPOILT(NAME, cond)  the condition, or with this fault its contrary
  *   VNET_MUTATE(what, …)     spoil a result; of the faults that take more than a condition
  */
 #ifndef PYVNET_MUTANTS_H
@@ -44,6 +47,7 @@
 	X(TABLE_UPPER_BITS)           \
 	X(UNCLASSIFIED_BY_TABLE)      \
 	X(AUTOMATIC_BEYOND_PAIRS)     \
+	X(QUEUE_CHOICE_MIXED_UP)      \
 	/* received frames */         \
 	X(NUM_BUFFERS_ZERO)           \
 	X(NUM_BUFFERS_ONE)            \
@@ -75,15 +79,14 @@
 	X(USED_INDEX_MODULO_SIZE)     \
 	X(USED_FLAGS_BEYOND_ONE)      \
 	X(USED_FLAGS_WITH_EVENT_IDX)  \
-	X(KICK_NEVER_WANTED)          \
+	X(AVAIL_EVENT_LEFT_BEHIND)    \
 	X(NO_INTERRUPT_IGNORED)       \
-	X(INTERRUPT_NEVER)            \
 	X(EVENT_IDX_IGNORED)          \
 	X(EVENT_ALWAYS)               \
 	X(EVENT_NEVER)                \
 	X(EVENT_ONE_LATE)             \
 	X(DESCRIPTORS_CLEARED)        \
-	X(FIRST_DESCRIPTOR_ONLY)      \
+	X(THREE_DESCRIPTORS_AT_MOST)  \
 	X(INDIRECT_WRITE_FLAG_JUDGED) \
 	X(INDIRECT_ALONE_ONLY)
 
@@ -115,11 +118,13 @@ void vnet_mutate_used(struct vnet_vring *vr, const struct vnet_chain *chains, co
 		      uint32_t count);
 
 #define VNET_MUTANT(name) vnet_test_mutant_on(VNET_MUTANT_##name)
+#define VNET_SPOILT(name, condition) ((condition) != VNET_MUTANT(name))
 #define VNET_MUTATE(what, ...) vnet_mutate_##what(__VA_ARGS__)
 
 #else
 
 #define VNET_MUTANT(name) false
+#define VNET_SPOILT(name, condition) (condition)
 #define VNET_MUTATE(what, ...) ((void)0)
 
 #endif

@@ -101,7 +101,7 @@ static void parse_ipv4(const uint8_t *frame, uint32_t offset, uint32_t len, stru
 	flow->l3 = 4;
 	flow->kind = VNET_FLOW_IPV4;
 	memcpy(flow->addresses, ip + 12, 8);
-	if (VNET_MUTANT(IP_OPTIONS_NOT_SKIPPED))
+	if (size != IPV4_MIN_SIZE && VNET_MUTANT(IP_OPTIONS_NOT_SKIPPED))
 		size = IPV4_MIN_SIZE;
 	if ((load_be16(ip + 6) & IPV4_MORE_FRAGMENTS_OR_OFFSET) && !VNET_MUTANT(FRAGMENT_PORTS))
 		return; /* U-23: the first fragment too, or its fellows would go elsewhere */

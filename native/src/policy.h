@@ -42,7 +42,7 @@ static inline uint16_t vnet_steer(const struct vnet_policy *policy, struct vnet_
 {
 	const struct vnet_steering *s = &policy->steering;
 
-	if (VNET_MUTANT(AUTOMATIC_BEYOND_PAIRS) && s->mode == VNET_STEER_AUTOMATIC)
+	if (s->mode == VNET_STEER_AUTOMATIC && s->pairs > 1 && VNET_MUTANT(AUTOMATIC_BEYOND_PAIRS))
 		return s->pairs;
 	if (s->mode == VNET_STEER_AUTOMATIC) /* a tap queue beyond the pairs is being drained */
 		return (uint16_t)(port_queue < s->pairs ? port_queue : port_queue % s->pairs);

@@ -42,13 +42,13 @@
  */
 static uint32_t reachable(struct vnet_worker *w, uint32_t queue)
 {
-	const struct vnet_policy *policy = w->policy;
-	uint32_t pairs = policy->steering.pairs;
+	const struct vnet_steering *s = &w->policy->steering;
+	bool automatic = s->mode == VNET_STEER_AUTOMATIC;
 
-	if (vnet_rx_active(w->engine, queue) || policy->steering.mode != VNET_STEER_AUTOMATIC)
+	if (vnet_rx_active(w->engine, queue) || VNET_SPOILT(QUEUE_CHOICE_MIXED_UP, !automatic))
 		return queue;
-	for (uint32_t i = 1; i < pairs; i++) {
-		uint32_t other = (queue + i) % pairs;
+	for (uint32_t i = 1; i < s->pairs; i++) {
+		uint32_t other = (queue + i) % s->pairs;
 
 		if (other < w->engine->pair_count && vnet_rx_active(w->engine, other))
 			return other;

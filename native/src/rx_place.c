@@ -223,7 +223,7 @@ static enum place place(struct window *win, const struct vnet_slot *slot)
 	while (room < need) {
 		uint32_t taken = win->at - win->begin;
 
-		if (VNET_MUTANT(FRAME_CUT) && taken && !w->policy->merge_rx) {
+		if (taken && !w->policy->merge_rx && VNET_MUTANT(FRAME_CUT)) {
 			VNET_MUTATE(length, slot, room - w->policy->header_length);
 			break;
 		}
@@ -246,7 +246,7 @@ static enum place place(struct window *win, const struct vnet_slot *slot)
 				room = 0;
 				continue;
 			}
-			if (VNET_MUTANT(BUFFERS_LOST) && !got && taken)
+			if (!got && taken && VNET_MUTANT(BUFFERS_LOST))
 				return bad_buffer(win);
 			if (VNET_GUARD(RX_OVERRUN, !got))
 				return NO_BUFFERS;

@@ -112,9 +112,9 @@ static inline bool judge(const struct vnet_worker *w, const uint8_t *from, uint8
 		memmove(to, from, sizeof(header));
 		return true;
 	}
-	if (VNET_MUTANT(TX_UNKNOWN_FLAGS_REFUSED) && header.flags > 3)
+	if (header.flags > 3 && VNET_MUTANT(TX_UNKNOWN_FLAGS_REFUSED))
 		return false;
-	if (VNET_MUTANT(TX_DEAD_FIELDS_USED) && header.csum_start)
+	if (header.csum_start && VNET_MUTANT(TX_DEAD_FIELDS_USED))
 		header.flags |= VIRTIO_NET_HDR_F_NEEDS_CSUM;
 	if (vnet_offload_asked(&header))
 		return judge_asking(w, &header, to, head, head_len, len);

@@ -103,7 +103,7 @@ static int walk_indirect(struct walk *w, const struct virtq_desc *indirect)
 {
 	uint32_t total = indirect->len / sizeof(struct virtq_desc), i = 0, seen = 0;
 
-	if (VNET_MUTANT(INDIRECT_WRITE_FLAG_JUDGED) && (indirect->flags & VIRTQ_DESC_F_WRITE))
+	if ((indirect->flags & VIRTQ_DESC_F_WRITE) && VNET_MUTANT(INDIRECT_WRITE_FLAG_JUDGED))
 		return broken(w, VNET_BREAK_INDIRECT);
 	if (VNET_GUARD(INDIRECT_NEGOTIATED, !w->vr->indirect) ||
 	    VNET_GUARD(INDIRECT_NEXT, indirect->flags & VIRTQ_DESC_F_NEXT) ||
@@ -141,8 +141,8 @@ static int walk_chain(struct walk *w, struct virtq_desc *desc)
 	for (;;) {
 		int error;
 
-		if (VNET_MUTANT(INDIRECT_ALONE_ONLY) && (desc->flags & VIRTQ_DESC_F_INDIRECT) &&
-		    seen > 1)
+		if (seen > 1 && (desc->flags & VIRTQ_DESC_F_INDIRECT) &&
+		    VNET_MUTANT(INDIRECT_ALONE_ONLY))
 			return broken(w, VNET_BREAK_INDIRECT);
 		if (desc->flags &
 		    VIRTQ_DESC_F_INDIRECT) /* its WRITE flag means nothing (VIO-SPL-05) */
@@ -150,7 +150,8 @@ static int walk_chain(struct walk *w, struct virtq_desc *desc)
 		error = add_buffer(w, desc);
 		if (error)
 			return error;
-		if (!(desc->flags & VIRTQ_DESC_F_NEXT) || VNET_MUTANT(FIRST_DESCRIPTOR_ONLY))
+		if (!(desc->flags & VIRTQ_DESC_F_NEXT) ||
+		    (seen > 2 && VNET_MUTANT(THREE_DESCRIPTORS_AT_MOST)))
 			return 0;
 		if (VNET_GUARD(NEXT_RANGE, desc->next >= vr->size))
 			return broken(w, VNET_BREAK_DESC_INDEX);
@@ -412,6 +413,7 @@ static bool passed(uint16_t event, uint16_t new_idx, uint16_t old_idx)
 static bool split_publish(struct vnet_vring *vr)
 {
 	uint16_t old = vr->used_idx;
+	bool wanted;
 
 	if (!vr->running || old == vr->next_used)
 		return false;
@@ -423,17 +425,17 @@ static bool split_publish(struct vnet_vring *vr)
 	 * used_event and avail.flags are read; it pairs with the driver's
 	 * barrier between asking for an interrupt and looking at used.idx.
 	 */
-	if (VNET_MUTANT(USED_INDEX_MODULO_SIZE))
+	if ((vr->used_idx & ~vr->size_mask) && VNET_MUTANT(USED_INDEX_MODULO_SIZE))
 		vnet_mem_store16_seq(&vr->used[1], vr->used_idx & vr->size_mask);
 	else
 		vnet_mem_store16_seq(&vr->used[1], vr->used_idx);
-	if (vr->event_idx ? VNET_MUTANT(EVENT_ALWAYS) : VNET_MUTANT(NO_INTERRUPT_IGNORED))
-		return true;
-	if (vr->event_idx ? VNET_MUTANT(EVENT_NEVER) : VNET_MUTANT(INTERRUPT_NEVER))
-		return false;
 	if (!vr->event_idx || VNET_MUTANT(EVENT_IDX_IGNORED))
-		return !(vnet_mem_load16_seq(&vr->avail[0]) & VIRTQ_AVAIL_F_NO_INTERRUPT);
-	return passed(vnet_mem_load16_seq(&vr->avail[2 + vr->size]), vr->used_idx, old);
+		wanted = !(vnet_mem_load16_seq(&vr->avail[0]) & VIRTQ_AVAIL_F_NO_INTERRUPT);
+	else
+		wanted = passed(vnet_mem_load16_seq(&vr->avail[2 + vr->size]), vr->used_idx, old);
+	if (wanted)
+		return !(vr->event_idx && VNET_MUTANT(EVENT_NEVER));
+	return vr->event_idx ? VNET_MUTANT(EVENT_ALWAYS) : VNET_MUTANT(NO_INTERRUPT_IGNORED);
 }
 
 static bool split_arm(struct vnet_vring *vr)
@@ -442,12 +444,13 @@ static bool split_arm(struct vnet_vring *vr)
 		return false;
 	/* Full barrier between the request and the second look; pairs with the
 	 * driver's between avail.idx and avail_event (used.flags). */
-	if (VNET_MUTANT(KICK_NEVER_WANTED))
+	if (vr->event_idx && VNET_MUTANT(AVAIL_EVENT_LEFT_BEHIND))
 		return vnet_mem_load16_seq(&vr->avail[1]) != vr->avail_idx;
 	if (vr->event_idx)
 		vnet_mem_store16_seq(vr->avail_event, vr->avail_idx);
 	else
-		vnet_mem_store16_seq(&vr->used[0], VNET_MUTANT(USED_FLAGS_BEYOND_ONE) ? 2 : 0);
+		vnet_mem_store16_seq(&vr->used[0],
+				     vr->used_idx && VNET_MUTANT(USED_FLAGS_BEYOND_ONE) ? 2 : 0);
 	return vnet_mem_load16_seq(&vr->avail[1]) != vr->avail_idx;
 }
 

@@ -154,6 +154,12 @@ async def test_more_pairs_than_there_are_is_a_mistake(drv: Driver, pairs: int) -
         await drv.negotiate(NO_FEATURES, pairs=pairs)
 
 
+async def test_a_device_without_a_single_pair_is_none(plain: PlainDevice, drv: Driver) -> None:
+    plain.net_config = replace(plain.net_config, max_virtqueue_pairs=0)
+    with pytest.raises(NegotiationError, match="max_virtqueue_pairs is 0"):
+        await drv.negotiate(RSS)
+
+
 async def test_receive_buffers_as_many_and_as_large_as_told(
     plain: PlainDevice, drv: Driver
 ) -> None:

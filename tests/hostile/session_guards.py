@@ -14,11 +14,9 @@ becomes.
 from __future__ import annotations
 
 import ast
-import importlib
 import os
 import socket
 from contextlib import contextmanager
-from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
@@ -30,6 +28,7 @@ from tests.device import test_frontend as device
 from tests.device import test_rings as device_rings
 from tests.hostile.rig import ROOT
 from tests.hostile.vhost_user.limits import room_for_fds
+from tests.spoilt import Fragment, replaced
 from tests.vhost_user import test_failures as failures
 from tests.vhost_user import test_framing as framing
 from tests.vhost_user import test_messages as messages
@@ -91,40 +90,6 @@ def _label(path: Path) -> str:
 # --- taking one out -------------------------------------------------------------------
 
 
-def _code(within: CodeType, name: str) -> CodeType:
-    for constant in within.co_consts:
-        if isinstance(constant, CodeType):
-            if constant.co_qualname == name:
-                return constant
-            if name.startswith(constant.co_qualname + "."):
-                return _code(constant, name)
-    raise AssertionError(f"{name} is not in {within.co_filename}")
-
-
-def _function(file: str, name: str) -> FunctionType:
-    module = file.removesuffix(".py").replace("/", ".")
-    found: Any = importlib.import_module(f"pyvnet.{module}")
-    for part in name.split("."):
-        found = found.__dict__[part]
-    if isinstance(found, classmethod):
-        found = found.__func__
-    assert isinstance(found, FunctionType)
-    return found
-
-
-@contextmanager
-def _replaced(file: str, name: str, tree: ast.Module) -> Iterator[None]:
-    function = _function(file, name)
-    whole = function.__code__
-    flags = whole.co_flags & 0x100_0000  # from __future__ import annotations
-    module = compile(tree, file, "exec", flags=flags, dont_inherit=True)
-    function.__code__ = _code(module, name)
-    try:
-        yield
-    finally:
-        function.__code__ = whole
-
-
 @contextmanager
 def off(check: Check) -> Iterator[None]:
     """Inside, the check holds nobody."""
@@ -135,18 +100,7 @@ def off(check: Check) -> Iterator[None]:
                 assert isinstance(node, ast.If)
                 if ast.unparse(node.test) == check.condition:
                     node.test = ast.copy_location(ast.Constant(value=False), node.test)
-    with _replaced(check.file, check.function, tree):
-        yield
-
-
-@contextmanager
-def spoilt(guard: Other) -> Iterator[None]:
-    """Inside, the fragment is what it becomes."""
-    source = (SOURCE / "pyvnet" / guard.file).read_text()
-    assert source.count(guard.fragment) == 1, "the guard has moved: bring the table up to date"
-    with _replaced(
-        guard.file, guard.function, ast.parse(source.replace(guard.fragment, guard.becomes))
-    ):
+    with replaced(check.file, check.function, tree):
         yield
 
 
@@ -302,30 +256,41 @@ WITNESSES: Final[dict[Check, Callable[[], None]]] = {
 class Other(NamedTuple):
     """A guard that is no such ``if``."""
 
-    file: str
-    function: str
-    fragment: str
-    becomes: str
+    fault: Fragment
     witness: Callable[[], None]
 
 
 OTHERS: Final = (
-    Other(T, "SessionState.translate", "known.uva <= address < known.uva + known.size",
-          "known.uva <= address",
+    Other(Fragment(T, "SessionState.translate",
+                   "known.uva <= address < known.uva + known.size",
+                   "known.uva <= address"),
           on(rings.test_a_ring_outside_memory_does_not_start)),
-    Other(M, "_replace", "    _check_rings_stay(state, new)\n", "",
+    Other(Fragment(M, "_replace",
+                   "    _check_rings_stay(state, new)\n",
+                   ""),
           on(messages.test_a_running_ring_does_not_move_with_its_memory)),
-    Other(M, "_replace", "    _check([region.description for region in new])\n", "",
+    Other(Fragment(M, "_replace",
+                   "    _check([region.description for region in new])\n",
+                   ""),
           table("gpa wraps")),
-    Other(S, "Session.handle", "close_all(message.fds)", "pass",
+    Other(Fragment(S, "Session.handle",
+                   "close_all(message.fds)",
+                   "pass"),
           on(framing.test_surplus_fds_are_closed, 1)),
-    Other(S, "Session.close", "            close_all(self._fds)\n", "",
+    Other(Fragment(S, "Session.close",
+                   "            close_all(self._fds)\n",
+                   ""),
           alone(framing.test_the_end_may_come_after_any_byte)),
-    Other(R, "set_vring_addr", "    if ring.running:\n        yield MoveRing",
-          "    if False:\n        yield MoveRing",
+    Other(Fragment(R, "set_vring_addr",
+                   "    if ring.running:\n        yield MoveRing",
+                   "    if False:\n        yield MoveRing"),
           on(rings.test_addresses_of_a_running_ring_are_checked_again)),
-    Other(R, "set_vring_kick", "        ring.kick = None\n        ring.started = False\n", "",
+    Other(Fragment(R, "set_vring_kick",
+                   "        ring.kick = None\n        ring.started = False\n",
+                   ""),
           on(rings.test_a_ring_the_engine_refuses_stays_stopped, FrontendError("no"))),
-    Other(R, "activate_all", "            yield from halt(ring)\n", "            pass\n",
+    Other(Fragment(R, "activate_all",
+                   "            yield from halt(ring)\n",
+                   "            pass\n"),
           alone(failures.test_what_fails_once_is_refused_and_then_taken, 6, FrontendError("no"))),
 )  # fmt: skip

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.hostile import session_guards
-from tests.hostile.session_guards import OTHERS, WITNESSES, Check, Other, off, spoilt
+from tests.hostile.session_guards import OTHERS, WITNESSES, Check, Other, off
+from tests.spoilt import spoilt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,9 @@ MISSED = (Exception, pytest.fail.Exception)
 def _name(guard: object) -> str | None:
     if isinstance(guard, Check):
         return f"{guard.function}-{guard.condition}"
-    return f"{guard.function}-{guard.fragment.strip()}" if isinstance(guard, Other) else None
+    if isinstance(guard, Other):
+        return f"{guard.fault.function}-{guard.fault.fragment.strip()}"
+    return None
 
 
 def test_every_check_has_a_witness() -> None:
@@ -48,5 +51,5 @@ def test_without_its_check_it_does_not(check: Check, witness: Callable[[], None]
 @pytest.mark.may_leak("what is taken out may be what closes")
 @pytest.mark.parametrize("guard", OTHERS, ids=_name)
 def test_without_another_guard_it_does_not(guard: Other) -> None:
-    with spoilt(guard), pytest.raises(MISSED):
+    with spoilt(guard.fault), pytest.raises(MISSED):
         guard.witness()

@@ -437,6 +437,7 @@ VNET_API void vnet_capture_count(const struct vnet_capture *capture, uint32_t in
  * Test hooks (native/src/test_hooks.h); -ENOSYS in the shipped build.
  * vnet_test_guard_off(): switch one guard off by name, NULL or "" for all on.
  * vnet_test_mutant(): switch one deliberate fault on by name (native/src/mutants.h), NULL or "" for none.
+ * vnet_test_mutant_met(): did anything come by it since this was asked last?
  * vnet_test_fail(): let the countdown-th call of a kind fail, 0 for none.
  * vnet_test_flip(): after the countdown-th read that touches [gpa, gpa+len) write value there; mem NULL for none.
  */
@@ -444,6 +445,7 @@ VNET_API int vnet_test_guard_off(const char *name);
 VNET_API const char *vnet_test_guard_name(uint32_t index);
 VNET_API int vnet_test_mutant(const char *name);
 VNET_API const char *vnet_test_mutant_name(uint32_t index);
+VNET_API int vnet_test_mutant_met(uint32_t index);
 VNET_API int vnet_test_fail(uint32_t site, int64_t countdown);
 VNET_API int vnet_test_flip(struct vnet_mem *mem, uint64_t gpa, uint32_t len, const uint8_t *value,
 			    int64_t countdown);

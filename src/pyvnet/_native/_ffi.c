@@ -589,206 +589,209 @@ static void *_cffi_types[] = {
 /*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 6), // char const *()(void)
 /*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(char const *)
-/*  6 */ _CFFI_OP(_CFFI_OP_POINTER, 165), // char const *
+/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(char const *)
+/*  6 */ _CFFI_OP(_CFFI_OP_POINTER, 168), // char const *
 /*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, struct vnet_event *)
-/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 177), // struct vnet_engine *
-/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 180), // struct vnet_event *
+/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, struct vnet_event *)
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 180), // struct vnet_engine *
+/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 183), // struct vnet_event *
 /* 11 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, struct vnet_mem *)
+/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, struct vnet_mem *)
 /* 13 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 182), // struct vnet_mem *
+/* 14 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // struct vnet_mem *
 /* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, struct vnet_policy *)
+/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, struct vnet_policy *)
 /* 17 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 184), // struct vnet_policy *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 187), // struct vnet_policy *
 /* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, struct vnet_queue_config const *)
+/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, struct vnet_queue_config const *)
 /* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 186), // struct vnet_queue_config const *
+/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // struct vnet_queue_config const *
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, int32_t)
+/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, uint32_t, int32_t)
 /* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
 /* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
+/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, uint32_t, int32_t, int32_t)
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
 /* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
 /* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
+/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, uint32_t, struct vnet_pair_stats *)
 /* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 37 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 183), // struct vnet_pair_stats *
+/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 186), // struct vnet_pair_stats *
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
+/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, uint32_t, struct vnet_queue_state *)
 /* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 43 */ _CFFI_OP(_CFFI_OP_POINTER, 187), // struct vnet_queue_state *
+/* 43 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // struct vnet_queue_state *
 /* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, uint32_t)
+/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, uint32_t, uint32_t)
 /* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, uint32_t, struct vnet_capture * *)
+/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, uint32_t, uint32_t, struct vnet_capture * *)
 /* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 54 */ _CFFI_OP(_CFFI_OP_POINTER, 125), // struct vnet_capture * *
+/* 54 */ _CFFI_OP(_CFFI_OP_POINTER, 128), // struct vnet_capture * *
 /* 55 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
+/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, uint32_t, uint64_t, uint64_t, uint64_t)
 /* 57 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
+/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, uint8_t *, uint32_t, uint32_t *, uint32_t *)
 /* 64 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 197), // uint8_t *
+/* 65 */ _CFFI_OP(_CFFI_OP_POINTER, 200), // uint8_t *
 /* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 67 */ _CFFI_OP(_CFFI_OP_POINTER, 1), // uint32_t *
 /* 68 */ _CFFI_OP(_CFFI_OP_NOOP, 67),
 /* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine *, uint8_t const *, uint32_t)
 /* 71 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 72 */ _CFFI_OP(_CFFI_OP_POINTER, 197), // uint8_t const *
+/* 72 */ _CFFI_OP(_CFFI_OP_POINTER, 200), // uint8_t const *
 /* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine const *)
-/* 76 */ _CFFI_OP(_CFFI_OP_POINTER, 177), // struct vnet_engine const *
+/* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine const *)
+/* 76 */ _CFFI_OP(_CFFI_OP_POINTER, 180), // struct vnet_engine const *
 /* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
-/* 79 */ _CFFI_OP(_CFFI_OP_POINTER, 178), // struct vnet_engine_config const *
+/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_engine_config const *, struct vnet_engine * *)
+/* 79 */ _CFFI_OP(_CFFI_OP_POINTER, 181), // struct vnet_engine_config const *
 /* 80 */ _CFFI_OP(_CFFI_OP_POINTER, 9), // struct vnet_engine * *
 /* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
+/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_mem *, uint64_t, uint32_t, uint8_t const *, int64_t)
 /* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 72),
 /* 87 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
 /* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
-/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 184), // struct vnet_policy const *
+/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_policy const *, uint8_t const *, uint32_t)
+/* 90 */ _CFFI_OP(_CFFI_OP_POINTER, 187), // struct vnet_policy const *
 /* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 72),
 /* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
-/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // struct vnet_policy_config const *
+/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_policy_config const *, struct vnet_policy * *)
+/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 188), // struct vnet_policy_config const *
 /* 96 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // struct vnet_policy * *
 /* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
-/* 99 */ _CFFI_OP(_CFFI_OP_POINTER, 188), // struct vnet_region const *
+/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(struct vnet_region const *, uint32_t, struct vnet_mem * *)
+/* 99 */ _CFFI_OP(_CFFI_OP_POINTER, 191), // struct vnet_region const *
 /* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 14), // struct vnet_mem * *
 /* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(uint32_t, char const * *, char const * *)
+/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(uint32_t)
 /* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // char const * *
-/* 106 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(uint32_t, int64_t)
-/* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
-/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(void *, uint64_t, struct vnet_policy const *)
-/* 113 */ _CFFI_OP(_CFFI_OP_POINTER, 204), // void *
-/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION, 174), // int()(void)
-/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // uint32_t()(struct vnet_policy const *)
-/* 120 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 105 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(uint32_t, char const * *, char const * *)
+/* 107 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 6), // char const * *
+/* 109 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(uint32_t, int64_t)
+/* 112 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23),
+/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 115 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(void *, uint64_t, struct vnet_policy const *)
+/* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 207), // void *
+/* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 118 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION, 177), // int()(void)
 /* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION, 59), // uint64_t()(void)
-/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_capture *)
-/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 175), // struct vnet_capture *
+/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // uint32_t()(struct vnet_policy const *)
+/* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 59), // uint64_t()(void)
 /* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_capture *, int32_t)
-/* 128 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 129 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
-/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_capture *, uint8_t *, uint32_t, uint32_t, char const *, struct vnet_capture_batch *)
-/* 132 */ _CFFI_OP(_CFFI_OP_NOOP, 125),
-/* 133 */ _CFFI_OP(_CFFI_OP_NOOP, 65),
-/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 6),
-/* 137 */ _CFFI_OP(_CFFI_OP_POINTER, 176), // struct vnet_capture_batch *
-/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_capture const *, uint32_t, uint64_t *, uint64_t *)
-/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 175), // struct vnet_capture const *
-/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 142 */ _CFFI_OP(_CFFI_OP_POINTER, 59), // uint64_t *
-/* 143 */ _CFFI_OP(_CFFI_OP_NOOP, 142),
-/* 144 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_engine *)
-/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 207), // void()(struct vnet_capture *)
+/* 128 */ _CFFI_OP(_CFFI_OP_POINTER, 178), // struct vnet_capture *
+/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 207), // void()(struct vnet_capture *, int32_t)
+/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21),
+/* 133 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION, 207), // void()(struct vnet_capture *, uint8_t *, uint32_t, uint32_t, char const *, struct vnet_capture_batch *)
+/* 135 */ _CFFI_OP(_CFFI_OP_NOOP, 128),
+/* 136 */ _CFFI_OP(_CFFI_OP_NOOP, 65),
+/* 137 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 138 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 139 */ _CFFI_OP(_CFFI_OP_NOOP, 6),
+/* 140 */ _CFFI_OP(_CFFI_OP_POINTER, 179), // struct vnet_capture_batch *
+/* 141 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION, 207), // void()(struct vnet_capture const *, uint32_t, uint64_t *, uint64_t *)
+/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 178), // struct vnet_capture const *
+/* 144 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 145 */ _CFFI_OP(_CFFI_OP_POINTER, 59), // uint64_t *
+/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 145),
 /* 147 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_engine const *, struct vnet_engine_info *)
-/* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 76),
-/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 179), // struct vnet_engine_info *
-/* 151 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_mem *)
-/* 153 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION, 207), // void()(struct vnet_engine *)
+/* 149 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 150 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 151 */ _CFFI_OP(_CFFI_OP_FUNCTION, 207), // void()(struct vnet_engine const *, struct vnet_engine_info *)
+/* 152 */ _CFFI_OP(_CFFI_OP_NOOP, 76),
+/* 153 */ _CFFI_OP(_CFFI_OP_POINTER, 182), // struct vnet_engine_info *
 /* 154 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 155 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_policy *)
-/* 156 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 155 */ _CFFI_OP(_CFFI_OP_FUNCTION, 207), // void()(struct vnet_mem *)
+/* 156 */ _CFFI_OP(_CFFI_OP_NOOP, 14),
 /* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 204), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
-/* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
-/* 160 */ _CFFI_OP(_CFFI_OP_NOOP, 72),
-/* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 162 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 163 */ _CFFI_OP(_CFFI_OP_POINTER, 191), // struct vnet_verdict *
-/* 164 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 166 */ _CFFI_OP(_CFFI_OP_ARRAY, 165), // char[20]
-/* 167 */ (_cffi_opcode_t)(20),
-/* 168 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
-/* 169 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_io
-/* 170 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_port_type
-/* 171 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum vnet_steering_mode
-/* 172 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum vnet_uring_step
-/* 173 */ _CFFI_OP(_CFFI_OP_POINTER, 27), // int32_t const *
-/* 174 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 175 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_capture
-/* 176 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_capture_batch
-/* 177 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_engine
-/* 178 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_engine_config
-/* 179 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_engine_info
-/* 180 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_event
-/* 181 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_filter
-/* 182 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_mem
-/* 183 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_pair_stats
-/* 184 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_policy
-/* 185 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_policy_config
-/* 186 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_queue_config
-/* 187 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_queue_state
-/* 188 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct vnet_region
-/* 189 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct vnet_steering
-/* 190 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct vnet_steering_map
-/* 191 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct vnet_verdict
-/* 192 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 193 */ _CFFI_OP(_CFFI_OP_ARRAY, 192), // uint16_t[128]
-/* 194 */ (_cffi_opcode_t)(128),
-/* 195 */ _CFFI_OP(_CFFI_OP_ARRAY, 59), // uint64_t[64]
-/* 196 */ (_cffi_opcode_t)(64),
-/* 197 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 198 */ _CFFI_OP(_CFFI_OP_ARRAY, 197), // uint8_t[2]
-/* 199 */ (_cffi_opcode_t)(2),
-/* 200 */ _CFFI_OP(_CFFI_OP_ARRAY, 197), // uint8_t[40]
-/* 201 */ (_cffi_opcode_t)(40),
-/* 202 */ _CFFI_OP(_CFFI_OP_ARRAY, 197), // uint8_t[6]
-/* 203 */ (_cffi_opcode_t)(6),
-/* 204 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 207), // void()(struct vnet_policy *)
+/* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 207), // void()(struct vnet_policy const *, uint8_t const *, uint32_t, uint32_t, struct vnet_verdict *)
+/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 90),
+/* 163 */ _CFFI_OP(_CFFI_OP_NOOP, 72),
+/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 166 */ _CFFI_OP(_CFFI_OP_POINTER, 194), // struct vnet_verdict *
+/* 167 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 169 */ _CFFI_OP(_CFFI_OP_ARRAY, 168), // char[20]
+/* 170 */ (_cffi_opcode_t)(20),
+/* 171 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum vnet_break
+/* 172 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum vnet_io
+/* 173 */ _CFFI_OP(_CFFI_OP_ENUM, 2), // enum vnet_port_type
+/* 174 */ _CFFI_OP(_CFFI_OP_ENUM, 3), // enum vnet_steering_mode
+/* 175 */ _CFFI_OP(_CFFI_OP_ENUM, 4), // enum vnet_uring_step
+/* 176 */ _CFFI_OP(_CFFI_OP_POINTER, 27), // int32_t const *
+/* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 178 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vnet_capture
+/* 179 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vnet_capture_batch
+/* 180 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_engine
+/* 181 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_engine_config
+/* 182 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vnet_engine_info
+/* 183 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vnet_event
+/* 184 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vnet_filter
+/* 185 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct vnet_mem
+/* 186 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct vnet_pair_stats
+/* 187 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct vnet_policy
+/* 188 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 10), // struct vnet_policy_config
+/* 189 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 11), // struct vnet_queue_config
+/* 190 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 12), // struct vnet_queue_state
+/* 191 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 13), // struct vnet_region
+/* 192 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 14), // struct vnet_steering
+/* 193 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 15), // struct vnet_steering_map
+/* 194 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 16), // struct vnet_verdict
+/* 195 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 196 */ _CFFI_OP(_CFFI_OP_ARRAY, 195), // uint16_t[128]
+/* 197 */ (_cffi_opcode_t)(128),
+/* 198 */ _CFFI_OP(_CFFI_OP_ARRAY, 59), // uint64_t[64]
+/* 199 */ (_cffi_opcode_t)(64),
+/* 200 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 201 */ _CFFI_OP(_CFFI_OP_ARRAY, 200), // uint8_t[2]
+/* 202 */ (_cffi_opcode_t)(2),
+/* 203 */ _CFFI_OP(_CFFI_OP_ARRAY, 200), // uint8_t[40]
+/* 204 */ (_cffi_opcode_t)(40),
+/* 205 */ _CFFI_OP(_CFFI_OP_ARRAY, 200), // uint8_t[6]
+/* 206 */ (_cffi_opcode_t)(6),
+/* 207 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_VNET_BREAK_NONE(unsigned long long *o)
@@ -982,10 +985,10 @@ _cffi_f_vnet_capture_count(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(140), arg0, (char **)&x0);
+      _cffi_type(143), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(140), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(143), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -995,19 +998,19 @@ _cffi_f_vnet_capture_count(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(142), arg2, (char **)&x2);
+      _cffi_type(145), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(142), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(145), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(142), arg3, (char **)&x3);
+      _cffi_type(145), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(142), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(145), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1040,10 +1043,10 @@ _cffi_f_vnet_capture_free(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1141,10 +1144,10 @@ _cffi_f_vnet_capture_stop(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1191,10 +1194,10 @@ _cffi_f_vnet_capture_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1226,10 +1229,10 @@ _cffi_f_vnet_capture_take(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(137), arg5, (char **)&x5);
+      _cffi_type(140), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (struct vnet_capture_batch *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(137), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(140), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1268,10 +1271,10 @@ _cffi_f_vnet_capture_wait(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1308,10 +1311,10 @@ _cffi_f_vnet_capture_wake(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(125), arg0, (char **)&x0);
+      _cffi_type(128), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vnet_capture *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(125), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(128), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1680,10 +1683,10 @@ _cffi_f_vnet_engine_info(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(150), arg1, (char **)&x1);
+      _cffi_type(153), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vnet_engine_info *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(150), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(153), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2299,19 +2302,19 @@ _cffi_f_vnet_hash_kernel_info(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg1, (char **)&x1);
+      _cffi_type(108), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg2, (char **)&x2);
+      _cffi_type(108), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2541,10 +2544,10 @@ _cffi_f_vnet_policy_classify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(163), arg4, (char **)&x4);
+      _cffi_type(166), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vnet_verdict *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(163), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(166), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2773,10 +2776,10 @@ _cffi_f_vnet_steering_map_publish(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(113), arg0, (char **)&x0);
+      _cffi_type(116), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(113), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(116), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3076,6 +3079,36 @@ _cffi_f_vnet_test_mutant(PyObject *self, PyObject *arg0)
 }
 #else
 #  define _cffi_f_vnet_test_mutant _cffi_d_vnet_test_mutant
+#endif
+
+static int _cffi_d_vnet_test_mutant_met(uint32_t x0)
+{
+  return vnet_test_mutant_met(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_test_mutant_met(PyObject *self, PyObject *arg0)
+{
+  uint32_t x0;
+  int result;
+  PyObject *pyresult;
+
+  x0 = _cffi_to_c_int(arg0, uint32_t);
+  if (x0 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_test_mutant_met(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_test_mutant_met _cffi_d_vnet_test_mutant_met
 #endif
 
 static char const * _cffi_d_vnet_test_mutant_name(uint32_t x0)
@@ -3544,20 +3577,20 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VNET_URING_NONE", (void *)_cffi_const_VNET_URING_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_URING_PROBE", (void *)_cffi_const_VNET_URING_PROBE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "VNET_URING_SETUP", (void *)_cffi_const_VNET_URING_SETUP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
-  { "vnet_capture_count", (void *)_cffi_f_vnet_capture_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_vnet_capture_count },
-  { "vnet_capture_free", (void *)_cffi_f_vnet_capture_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 124), (void *)_cffi_d_vnet_capture_free },
+  { "vnet_capture_count", (void *)_cffi_f_vnet_capture_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 142), (void *)_cffi_d_vnet_capture_count },
+  { "vnet_capture_free", (void *)_cffi_f_vnet_capture_free, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 127), (void *)_cffi_d_vnet_capture_free },
   { "vnet_capture_start", (void *)_cffi_f_vnet_capture_start, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_vnet_capture_start },
-  { "vnet_capture_stop", (void *)_cffi_f_vnet_capture_stop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 124), (void *)_cffi_d_vnet_capture_stop },
-  { "vnet_capture_take", (void *)_cffi_f_vnet_capture_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 131), (void *)_cffi_d_vnet_capture_take },
-  { "vnet_capture_wait", (void *)_cffi_f_vnet_capture_wait, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 127), (void *)_cffi_d_vnet_capture_wait },
-  { "vnet_capture_wake", (void *)_cffi_f_vnet_capture_wake, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 124), (void *)_cffi_d_vnet_capture_wake },
+  { "vnet_capture_stop", (void *)_cffi_f_vnet_capture_stop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 127), (void *)_cffi_d_vnet_capture_stop },
+  { "vnet_capture_take", (void *)_cffi_f_vnet_capture_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 134), (void *)_cffi_d_vnet_capture_take },
+  { "vnet_capture_wait", (void *)_cffi_f_vnet_capture_wait, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_vnet_capture_wait },
+  { "vnet_capture_wake", (void *)_cffi_f_vnet_capture_wake, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 127), (void *)_cffi_d_vnet_capture_wake },
   { "vnet_ctrl_complete", (void *)_cffi_f_vnet_ctrl_complete, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_vnet_ctrl_complete },
   { "vnet_ctrl_pop", (void *)_cffi_f_vnet_ctrl_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 63), (void *)_cffi_d_vnet_ctrl_pop },
   { "vnet_engine_create", (void *)_cffi_f_vnet_engine_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_vnet_engine_create },
-  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 145), (void *)_cffi_d_vnet_engine_destroy },
+  { "vnet_engine_destroy", (void *)_cffi_f_vnet_engine_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 148), (void *)_cffi_d_vnet_engine_destroy },
   { "vnet_engine_enable_queue", (void *)_cffi_f_vnet_engine_enable_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vnet_engine_enable_queue },
   { "vnet_engine_event_fd", (void *)_cffi_f_vnet_engine_event_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 75), (void *)_cffi_d_vnet_engine_event_fd },
-  { "vnet_engine_info", (void *)_cffi_f_vnet_engine_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 148), (void *)_cffi_d_vnet_engine_info },
+  { "vnet_engine_info", (void *)_cffi_f_vnet_engine_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 151), (void *)_cffi_d_vnet_engine_info },
   { "vnet_engine_move_queue", (void *)_cffi_f_vnet_engine_move_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 56), (void *)_cffi_d_vnet_engine_move_queue },
   { "vnet_engine_next_event", (void *)_cffi_f_vnet_engine_next_event, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_vnet_engine_next_event },
   { "vnet_engine_queue_state", (void *)_cffi_f_vnet_engine_queue_state, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_vnet_engine_queue_state },
@@ -3568,24 +3601,25 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vnet_engine_start_queue", (void *)_cffi_f_vnet_engine_start_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 20), (void *)_cffi_d_vnet_engine_start_queue },
   { "vnet_engine_stats", (void *)_cffi_f_vnet_engine_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 35), (void *)_cffi_d_vnet_engine_stats },
   { "vnet_engine_stop_queue", (void *)_cffi_f_vnet_engine_stop_queue, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_vnet_engine_stop_queue },
-  { "vnet_hash_kernel_info", (void *)_cffi_f_vnet_hash_kernel_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_vnet_hash_kernel_info },
+  { "vnet_hash_kernel_info", (void *)_cffi_f_vnet_hash_kernel_info, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 106), (void *)_cffi_d_vnet_hash_kernel_info },
   { "vnet_hash_kernel_name", (void *)_cffi_f_vnet_hash_kernel_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 3), (void *)_cffi_d_vnet_hash_kernel_name },
   { "vnet_hash_select", (void *)_cffi_f_vnet_hash_select, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_hash_select },
   { "vnet_mem_create", (void *)_cffi_f_vnet_mem_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_vnet_mem_create },
-  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 152), (void *)_cffi_d_vnet_mem_put },
-  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 158), (void *)_cffi_d_vnet_policy_classify },
+  { "vnet_mem_put", (void *)_cffi_f_vnet_mem_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 155), (void *)_cffi_d_vnet_mem_put },
+  { "vnet_policy_classify", (void *)_cffi_f_vnet_policy_classify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_vnet_policy_classify },
   { "vnet_policy_create", (void *)_cffi_f_vnet_policy_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 94), (void *)_cffi_d_vnet_policy_create },
   { "vnet_policy_passes", (void *)_cffi_f_vnet_policy_passes, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_vnet_policy_passes },
-  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 155), (void *)_cffi_d_vnet_policy_put },
-  { "vnet_policy_serial", (void *)_cffi_f_vnet_policy_serial, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 119), (void *)_cffi_d_vnet_policy_serial },
-  { "vnet_steering_map_publish", (void *)_cffi_f_vnet_steering_map_publish, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_vnet_steering_map_publish },
-  { "vnet_steering_settle", (void *)_cffi_f_vnet_steering_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 117), (void *)_cffi_d_vnet_steering_settle },
-  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_vnet_test_fail },
+  { "vnet_policy_put", (void *)_cffi_f_vnet_policy_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 158), (void *)_cffi_d_vnet_policy_put },
+  { "vnet_policy_serial", (void *)_cffi_f_vnet_policy_serial, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 122), (void *)_cffi_d_vnet_policy_serial },
+  { "vnet_steering_map_publish", (void *)_cffi_f_vnet_steering_map_publish, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 115), (void *)_cffi_d_vnet_steering_map_publish },
+  { "vnet_steering_settle", (void *)_cffi_f_vnet_steering_settle, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 120), (void *)_cffi_d_vnet_steering_settle },
+  { "vnet_test_fail", (void *)_cffi_f_vnet_test_fail, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 111), (void *)_cffi_d_vnet_test_fail },
   { "vnet_test_flip", (void *)_cffi_f_vnet_test_flip, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 82), (void *)_cffi_d_vnet_test_flip },
-  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 122), (void *)_cffi_d_vnet_test_flip_reads },
+  { "vnet_test_flip_reads", (void *)_cffi_f_vnet_test_flip_reads, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 125), (void *)_cffi_d_vnet_test_flip_reads },
   { "vnet_test_guard_name", (void *)_cffi_f_vnet_test_guard_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vnet_test_guard_name },
   { "vnet_test_guard_off", (void *)_cffi_f_vnet_test_guard_off, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_test_guard_off },
   { "vnet_test_mutant", (void *)_cffi_f_vnet_test_mutant, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 5), (void *)_cffi_d_vnet_test_mutant },
+  { "vnet_test_mutant_met", (void *)_cffi_f_vnet_test_mutant_met, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 103), (void *)_cffi_d_vnet_test_mutant_met },
   { "vnet_test_mutant_name", (void *)_cffi_f_vnet_test_mutant_name, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vnet_test_mutant_name },
 };
 
@@ -3616,7 +3650,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "port_fds", offsetof(struct vnet_engine_config, port_fds),
                 sizeof(((struct vnet_engine_config *)0)->port_fds),
-                _CFFI_OP(_CFFI_OP_NOOP, 173) },
+                _CFFI_OP(_CFFI_OP_NOOP, 176) },
   { "port_count", offsetof(struct vnet_engine_config, port_count),
                   sizeof(((struct vnet_engine_config *)0)->port_count),
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3631,10 +3665,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                         _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "worker_cpus", offsetof(struct vnet_engine_config, worker_cpus),
                    sizeof(((struct vnet_engine_config *)0)->worker_cpus),
-                   _CFFI_OP(_CFFI_OP_NOOP, 173) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 176) },
   { "info", offsetof(struct vnet_engine_config, info),
             sizeof(((struct vnet_engine_config *)0)->info),
-            _CFFI_OP(_CFFI_OP_NOOP, 150) },
+            _CFFI_OP(_CFFI_OP_NOOP, 153) },
   { "workers", offsetof(struct vnet_engine_info, workers),
                sizeof(((struct vnet_engine_info *)0)->workers),
                _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3655,7 +3689,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_kernel", offsetof(struct vnet_engine_info, hash_kernel),
                    sizeof(((struct vnet_engine_info *)0)->hash_kernel),
-                   _CFFI_OP(_CFFI_OP_NOOP, 166) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 169) },
   { "kind", offsetof(struct vnet_event, kind),
             sizeof(((struct vnet_event *)0)->kind),
             _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3688,13 +3722,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 72) },
   { "mac", offsetof(struct vnet_filter, mac),
            sizeof(((struct vnet_filter *)0)->mac),
-           _CFFI_OP(_CFFI_OP_NOOP, 202) },
+           _CFFI_OP(_CFFI_OP_NOOP, 205) },
   { "pad", offsetof(struct vnet_filter, pad),
            sizeof(((struct vnet_filter *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 198) },
+           _CFFI_OP(_CFFI_OP_NOOP, 201) },
   { "vlans", offsetof(struct vnet_filter, vlans),
              sizeof(((struct vnet_filter *)0)->vlans),
-             _CFFI_OP(_CFFI_OP_NOOP, 195) },
+             _CFFI_OP(_CFFI_OP_NOOP, 198) },
   { "rx_port_frames", offsetof(struct vnet_pair_stats, rx_port_frames),
                       sizeof(((struct vnet_pair_stats *)0)->rx_port_frames),
                       _CFFI_OP(_CFFI_OP_NOOP, 59) },
@@ -3775,7 +3809,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                     _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "steering", offsetof(struct vnet_policy_config, steering),
                 sizeof(((struct vnet_policy_config *)0)->steering),
-                _CFFI_OP(_CFFI_OP_NOOP, 189) },
+                _CFFI_OP(_CFFI_OP_NOOP, 192) },
   { "header_length", offsetof(struct vnet_policy_config, header_length),
                      sizeof(((struct vnet_policy_config *)0)->header_length),
                      _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3796,7 +3830,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                      _CFFI_OP(_CFFI_OP_NOOP, 59) },
   { "filter", offsetof(struct vnet_policy_config, filter),
               sizeof(((struct vnet_policy_config *)0)->filter),
-              _CFFI_OP(_CFFI_OP_NOOP, 181) },
+              _CFFI_OP(_CFFI_OP_NOOP, 184) },
   { "index", offsetof(struct vnet_queue_config, index),
              sizeof(((struct vnet_queue_config *)0)->index),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3820,10 +3854,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_config, avail_base),
                   sizeof(((struct vnet_queue_config *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "used_base", offsetof(struct vnet_queue_config, used_base),
                  sizeof(((struct vnet_queue_config *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "kick_fd", offsetof(struct vnet_queue_config, kick_fd),
                sizeof(((struct vnet_queue_config *)0)->kick_fd),
                _CFFI_OP(_CFFI_OP_NOOP, 27) },
@@ -3838,10 +3872,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "avail_base", offsetof(struct vnet_queue_state, avail_base),
                   sizeof(((struct vnet_queue_state *)0)->avail_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "used_base", offsetof(struct vnet_queue_state, used_base),
                  sizeof(((struct vnet_queue_state *)0)->used_base),
-                 _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "broken", offsetof(struct vnet_queue_state, broken),
               sizeof(((struct vnet_queue_state *)0)->broken),
               _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3874,22 +3908,22 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "pairs", offsetof(struct vnet_steering, pairs),
              sizeof(((struct vnet_steering *)0)->pairs),
-             _CFFI_OP(_CFFI_OP_NOOP, 192) },
+             _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "indirection_table_mask", offsetof(struct vnet_steering, indirection_table_mask),
                               sizeof(((struct vnet_steering *)0)->indirection_table_mask),
-                              _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                              _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "unclassified_queue", offsetof(struct vnet_steering, unclassified_queue),
                           sizeof(((struct vnet_steering *)0)->unclassified_queue),
-                          _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "reserved", offsetof(struct vnet_steering, reserved),
                 sizeof(((struct vnet_steering *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "key", offsetof(struct vnet_steering, key),
            sizeof(((struct vnet_steering *)0)->key),
-           _CFFI_OP(_CFFI_OP_NOOP, 200) },
+           _CFFI_OP(_CFFI_OP_NOOP, 203) },
   { "indirection_table", offsetof(struct vnet_steering, indirection_table),
                          sizeof(((struct vnet_steering *)0)->indirection_table),
-                         _CFFI_OP(_CFFI_OP_NOOP, 193) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 196) },
   { "magic", offsetof(struct vnet_steering_map, magic),
              sizeof(((struct vnet_steering_map *)0)->magic),
              _CFFI_OP(_CFFI_OP_NOOP, 1) },
@@ -3907,60 +3941,60 @@ static const struct _cffi_field_s _cffi_fields[] = {
                   _CFFI_OP(_CFFI_OP_NOOP, 1) },
   { "hash_report", offsetof(struct vnet_verdict, hash_report),
                    sizeof(((struct vnet_verdict *)0)->hash_report),
-                   _CFFI_OP(_CFFI_OP_NOOP, 192) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 195) },
   { "queue", offsetof(struct vnet_verdict, queue),
              sizeof(((struct vnet_verdict *)0)->queue),
-             _CFFI_OP(_CFFI_OP_NOOP, 192) },
+             _CFFI_OP(_CFFI_OP_NOOP, 195) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vnet_capture", 175, _CFFI_F_OPAQUE,
+  { "vnet_capture", 178, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_capture_batch", 176, _CFFI_F_CHECK_FIELDS,
+  { "vnet_capture_batch", 179, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_capture_batch), offsetof(struct _cffi_align_struct_vnet_capture_batch, y), 0, 4 },
-  { "vnet_engine", 177, _CFFI_F_OPAQUE,
+  { "vnet_engine", 180, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_engine_config", 178, _CFFI_F_CHECK_FIELDS,
+  { "vnet_engine_config", 181, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_engine_config), offsetof(struct _cffi_align_struct_vnet_engine_config, y), 4, 11 },
-  { "vnet_engine_info", 179, _CFFI_F_CHECK_FIELDS,
+  { "vnet_engine_info", 182, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_engine_info), offsetof(struct _cffi_align_struct_vnet_engine_info, y), 15, 7 },
-  { "vnet_event", 180, _CFFI_F_CHECK_FIELDS,
+  { "vnet_event", 183, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_event), offsetof(struct _cffi_align_struct_vnet_event, y), 22, 4 },
-  { "vnet_filter", 181, _CFFI_F_CHECK_FIELDS,
+  { "vnet_filter", 184, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_filter), offsetof(struct _cffi_align_struct_vnet_filter, y), 26, 9 },
-  { "vnet_mem", 182, _CFFI_F_OPAQUE,
+  { "vnet_mem", 185, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_pair_stats", 183, _CFFI_F_CHECK_FIELDS,
+  { "vnet_pair_stats", 186, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_pair_stats), offsetof(struct _cffi_align_struct_vnet_pair_stats, y), 35, 26 },
-  { "vnet_policy", 184, _CFFI_F_OPAQUE,
+  { "vnet_policy", 187, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "vnet_policy_config", 185, _CFFI_F_CHECK_FIELDS,
+  { "vnet_policy_config", 188, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_policy_config), offsetof(struct _cffi_align_struct_vnet_policy_config, y), 61, 8 },
-  { "vnet_queue_config", 186, _CFFI_F_CHECK_FIELDS,
+  { "vnet_queue_config", 189, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_queue_config), offsetof(struct _cffi_align_struct_vnet_queue_config, y), 69, 13 },
-  { "vnet_queue_state", 187, _CFFI_F_CHECK_FIELDS,
+  { "vnet_queue_state", 190, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_queue_state), offsetof(struct _cffi_align_struct_vnet_queue_state, y), 82, 4 },
-  { "vnet_region", 188, _CFFI_F_CHECK_FIELDS,
+  { "vnet_region", 191, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_region), offsetof(struct _cffi_align_struct_vnet_region, y), 86, 5 },
-  { "vnet_steering", 189, _CFFI_F_CHECK_FIELDS,
+  { "vnet_steering", 192, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_steering), offsetof(struct _cffi_align_struct_vnet_steering, y), 91, 9 },
-  { "vnet_steering_map", 190, 0,
+  { "vnet_steering_map", 193, 0,
     sizeof(struct vnet_steering_map), offsetof(struct _cffi_align_struct_vnet_steering_map, y), 100, 4 },
-  { "vnet_verdict", 191, _CFFI_F_CHECK_FIELDS,
+  { "vnet_verdict", 194, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vnet_verdict), offsetof(struct _cffi_align_struct_vnet_verdict, y), 104, 3 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "vnet_break", 168, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
+  { "vnet_break", 171, _cffi_prim_int(sizeof(enum vnet_break), ((enum vnet_break)-1) <= 0),
     "VNET_BREAK_NONE,VNET_BREAK_AVAIL_INDEX,VNET_BREAK_DESC_INDEX,VNET_BREAK_DESC_LOOP,VNET_BREAK_DESC_ADDRESS,"
     "VNET_BREAK_INDIRECT,VNET_BREAK_CHAIN_TOO_LONG,VNET_BREAK_HEAD_IN_USE,VNET_BREAK_RING_ADDRESS,VNET_BREAK_COUNT" },
-  { "vnet_io", 169, _cffi_prim_int(sizeof(enum vnet_io), ((enum vnet_io)-1) <= 0),
+  { "vnet_io", 172, _cffi_prim_int(sizeof(enum vnet_io), ((enum vnet_io)-1) <= 0),
     "VNET_IO_AUTO,VNET_IO_PLAIN,VNET_IO_URING" },
-  { "vnet_port_type", 170, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
+  { "vnet_port_type", 173, _cffi_prim_int(sizeof(enum vnet_port_type), ((enum vnet_port_type)-1) <= 0),
     "VNET_PORT_TAP,VNET_PORT_PAIR,VNET_PORT_NULL" },
-  { "vnet_steering_mode", 171, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
+  { "vnet_steering_mode", 174, _cffi_prim_int(sizeof(enum vnet_steering_mode), ((enum vnet_steering_mode)-1) <= 0),
     "VNET_STEER_AUTOMATIC,VNET_STEER_RSS" },
-  { "vnet_uring_step", 172, _cffi_prim_int(sizeof(enum vnet_uring_step), ((enum vnet_uring_step)-1) <= 0),
+  { "vnet_uring_step", 175, _cffi_prim_int(sizeof(enum vnet_uring_step), ((enum vnet_uring_step)-1) <= 0),
     "VNET_URING_NONE,VNET_URING_SETUP,VNET_URING_MAP,VNET_URING_PROBE,VNET_URING_BUFFERS,VNET_URING_FILES" },
 };
 
@@ -3971,12 +4005,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  92,  /* num_globals */
+  93,  /* num_globals */
   17,  /* num_struct_unions */
   5,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  205,  /* num_types */
+  208,  /* num_types */
   0,  /* flags */
 };
 

@@ -59,8 +59,15 @@ def pairs_offered(features: Feature, config: NetConfig) -> int:
 
     It depends on what was negotiated, not on what was offered: without MQ and
     RSS there is one pair, whatever max_virtqueue_pairs says.
+
+    Raises:
+        NegotiationError: there would be none.
     """
-    return config.max_virtqueue_pairs if features & (Feature.MQ | Feature.RSS) else 1
+    if not features & (Feature.MQ | Feature.RSS):
+        return 1
+    if not config.max_virtqueue_pairs:
+        raise NegotiationError("MQ or RSS was negotiated, and max_virtqueue_pairs is 0")
+    return config.max_virtqueue_pairs
 
 
 def memory_needed(queues: int, queue_size: int, buffers: int) -> int:

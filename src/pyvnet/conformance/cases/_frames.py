@@ -96,6 +96,9 @@ def ipv4() -> Group:
             "ICMP": _v4(icmp(payload=b"echo")),
             "SCTP": _v4(sctp(40004, 9)),
             "another protocol": _v4(other(47, b"\0\0\x08\0gre")),
+            "IPv4 in IPv4": _v4(
+                other(4, bytes(build(Ipv4("192.0.2.1", "192.0.2.2"), tcp(5, 6)))[14:])
+            ),
             "TCP behind 4 bytes of options": _v4(tcp(40005, 80), options=b"\x94\x04\0\0"),
             "UDP behind 40 bytes of options": _v4(udp(40006, 53), options=bytes([1]) * 40),
             "UDP not to be fragmented": _v4(udp(40007, 53), dont_fragment=True),

@@ -182,6 +182,16 @@ async def offloads_not_negotiated_are_refused(t: Trial) -> None:
             await _not_whole(t, drv, off, f"after a mask with bit {bit}")
 
 
+@case("NET-OFL-03", "OUR-CVQ-06", needs=_CTRL | Feature.GUEST_TSO4, control=True)
+async def offloads_offered_but_not_negotiated_are_refused(t: Trial) -> None:
+    """A mask with GUEST_TSO4 is answered ERR where the driver did not accept it."""
+    drv = await t.negotiate(_CTRL | Feature.CTRL_VQ)
+    ack = await drv.ctrl.guest_offloads_set(
+        int(Feature.GUEST_CSUM | Feature.GUEST_TSO4), check=False
+    )
+    t.equal(ack, Ack.ERR, "answer to a mask with GUEST_TSO4")
+
+
 @case("NET-OFL-03", "U-04", "OUR-CVQ-06", needs=_CTRL, wire=True, control=True)
 async def a_cut_mask_changes_nothing(t: Trial) -> None:
     """GUEST_OFFLOADS_SET with less than 8 bytes is refused, and bursts come as before."""

@@ -104,7 +104,10 @@ async def hash_is_toeplitz_with_the_key_given(t: Trial) -> None:
     drv, types, _ = await _reporting(t)
     size = drv.config.rss_max_key_size
     keys = [OTHER_KEY[:size], b"\xff" * size, VERIFICATION_KEY[:size]]
-    keys += [(1 << (8 * size - 1 - bit)).to_bytes(size) for bit in (0, 127, 128, 318, 319)]
+    keys += [
+        (1 << (8 * size - 1 - bit)).to_bytes(size)
+        for bit in (0, 127, 128, 8 * size - 2, 8 * size - 1)
+    ]
     frames = [*_frames.ipv4().values(), *_frames.ipv6().values()][::2]
     for key in keys:
         await configure(drv, types, key)
@@ -315,7 +318,7 @@ async def bad_hash_configs_change_nothing(t: Trial) -> None:
     bad = {f"types {bit:#x}": HashConfig(bit, OTHER_KEY) for bit in (*unknown[:1], *unknown[-1:])}
     bad["no key"] = HashConfig(types, b"")
     if most < 255:
-        bad["a key that is too long"] = HashConfig(1, OTHER_KEY + bytes(most + 1 - len(OTHER_KEY)))
+        bad["a key that is too long"] = HashConfig(1, OTHER_KEY.ljust(most + 1, b"\0"))
     bad["a key that is cut"] = HashConfig(1, OTHER_KEY[:20], key_length=40)
     for what, config in bad.items():
         await refuses(t, drv, config, f"HASH_CONFIG with {what}")

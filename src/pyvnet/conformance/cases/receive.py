@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pyvnet.driver import Driver
 
 SMALL_BUFFER: Final = 128
+LEAST_BUFFER: Final = 1526  # what a driver without MRG_RXBUF has to offer
 ODD_BUFFERS: Final = (100, 2048, 61, 333, 1000, 64, 20, 4000, 77, 21)
 RUNTS: Final = (18, 19, 34, 59)
 ETHERNET: Final = 14
@@ -96,6 +97,14 @@ async def no_frame_is_received_in_part(t: Trial) -> None:
         with suppress(TimeoutError):
             seen = (await drv.receive(AGAIN_AFTER)).data
         t.check(seen in whole, f"{len(seen)} bytes were received, which is no frame that was sent")
+
+
+@case("OUR-RX-20", "NET-RX-01", wire=True, level="OUR")
+async def frames_longer_than_their_buffer_are_not_received(t: Trial) -> None:
+    """Without MRG_RXBUF a frame that one buffer does not hold is dropped, not cut or spread."""
+    drv = await t.negotiate(mrg_rxbuf=False, rx_buffer_size=LEAST_BUFFER)
+    await t.inject(numbered(1, LEAST_BUFFER))
+    await arrives(t, drv, numbered(2))
 
 
 @case("OUR-RX-21", wire=True)

@@ -106,6 +106,19 @@ async def in_order_buffers_come_back_in_order(t: Trial) -> None:
     await flush(t, drv)
 
 
+@case("VIO-FEAT-08", needs=Feature.IN_ORDER, wire=True)
+async def in_order_chains_published_together_come_back_in_order(t: Trial) -> None:
+    """With IN_ORDER chains that become visible by one move of avail.idx come back as they went."""
+    drv = await t.negotiate(Feature.IN_ORDER)
+    queue = drv.transmitqs[0]
+    for number in range(SIZE):
+        queue.ring.add(scatter(drv, head_of(drv) + numbered(number), ()), number)
+    queue.publish()
+    for number in range(SIZE):
+        await leaves(t, numbered(number))
+    await flush(t, drv)
+
+
 # --- what is the driver's alone -----------------------------------------------------------
 
 
@@ -117,11 +130,13 @@ async def what_is_to_be_read_is_not_written(t: Trial) -> None:
     message = head_of(drv) + numbered(1, 200)
     pieces = scatter(drv, message, (5, 30))
     queue.ring.add(pieces, message)
+    table = _descriptors(drv, queue.ring)
     queue.publish()
     before = _drivers_own(drv, queue.ring)
     await leaves(t, numbered(1, 200))
     await until(t, queue.ring.ready, "used element")
     t.equal(collect(drv, pieces, len(message)), message, "the transmit buffer afterwards")
+    t.check(_descriptors(drv, queue.ring) == table, "the descriptor table changed")
     t.check(_drivers_own(drv, queue.ring) == before, "the descriptor table or avail ring changed")
 
 
@@ -137,9 +152,12 @@ async def descriptors_of_receive_buffers_are_not_written(t: Trial) -> None:
     t.check(_drivers_own(drv, queue.ring) == before, "the descriptor table or avail ring changed")
 
 
+def _descriptors(drv: Driver, ring: SplitRing) -> bytes:
+    return drv.memory.read(ring.desc_table, desc_table_size(ring.size))
+
+
 def _drivers_own(drv: Driver, ring: SplitRing) -> bytes:
-    table = drv.memory.read(ring.desc_table, desc_table_size(ring.size))
-    return table + drv.memory.read(ring.avail_ring, avail_ring_size(ring.size))
+    return _descriptors(drv, ring) + drv.memory.read(ring.avail_ring, avail_ring_size(ring.size))
 
 
 # --- how buffers are cut ------------------------------------------------------------------
