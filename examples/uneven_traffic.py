@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Write a capture of 60 flows, a few of which have most of the frames.
 
-python uneven_traffic.py traffic.pcapng
-pyvnet hash traffic.pcapng --queues 8 --suggest --plot spread.svg
+``python uneven_traffic.py traffic.pcapng``, and then
+``pyvnet hash traffic.pcapng --queues 8 --suggest --plot spread.svg``.
 """
 
 from __future__ import annotations
