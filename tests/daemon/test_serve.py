@@ -399,7 +399,7 @@ def test_what_fails_at_start(folder: Path, words: list[str], status: int, messag
         (["--fd", "3", "--worker-cpus", "3-1"], "'3-1' is a range that goes down"),
         (["--fd", "3", "--worker-cpus", "x"], "'x' is not a number from 0 to 8191"),
         (["--fd", "3", "--worker-cpus", "0,8191"], "worker-cpus: CPU 8191 is not there or not"),
-        (["--fd", "3", "--capture", "x"], "unrecognized arguments: --capture"),
+        (["--fd", "3", "--live-migration", "x"], "unrecognized arguments: --live-migration"),
         (["--sock", "s"], "unrecognized arguments: --sock"),
         (["--config", "x", "--queues", "2"], "--queues: with --config"),
     ],
