@@ -61,8 +61,11 @@ class DeviceFactory:
             port: ``pair``, which needs no privilege, or ``tap``.
             netdev: a host port of your own instead, which has no wire here.
             offered: features it offers; None: all it knows.
-            options: for `pyvnet.Device`: ``mac``, ``mtu``, ``steering``, ``workers``, …
+            options: for `pyvnet.Device`: ``mac``, ``mtu``, ``steering``, ``workers`` (1, unless
+                it is told otherwise: threads take time to start and end, and suites run side
+                by side), …
         """
+        options.setdefault("workers", 1)
         if "features" in options:
             raise UsageError("`features` are the driver's choice; what a device offers: `offered`")
         if offered is not None:
