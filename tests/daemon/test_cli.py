@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import subprocess
 import sys
+import termios
+from array import array
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -181,3 +186,18 @@ def test_a_reader_that_goes_away_ends_us_quietly(unbuffered: str) -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_is_slow_gets_everything(tmp_path: Path, unbuffered: str) -> None:
+    command = [sys.executable, "-m", "pyvnet", "conformance", f"vhost-user:{tmp_path}/no", "--json"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as running:
+        assert running.stdout
+        full = fcntl.fcntl(running.stdout, fcntl.F_GETPIPE_SZ)
+        lying = array("i", [0])
+        while running.poll() is None and lying[0] < full:
+            fcntl.ioctl(running.stdout, termios.FIONREAD, lying)
+        with suppress(subprocess.TimeoutExpired):  # the kernel's time to cut the write short
+            running.wait(0.5)
+        assert len(json.loads(running.stdout.read())["cases"]) > 1

@@ -179,20 +179,23 @@ class Program:
         assert self._process, "not started"
         return self._process
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take some of what it wrote; False: there is no more for now."""
         assert self._running.stdout
         try:
             data = os.read(self._running.stdout.fileno(), 1 << 16)
         except BlockingIOError:
-            return
+            return False
         if data:
             self._output += data.decode(errors="replace").replace("\r", "")
         else:
             asyncio.get_running_loop().remove_reader(self._running.stdout.fileno())
         self._changed.set()
+        return bool(data)
 
     def _on_end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
-        self._read()  # what it said last
+        while self._read():  # what it said last
+            pass
         self._ended.set()
         self._changed.set()

@@ -14,6 +14,7 @@ summaries stand here.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -62,6 +63,7 @@ def back_end() -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    _buffer_stdout()
     debug = os.environ.get("PYVNET_DEBUG", "") not in {"", "0"}
     try:
         args = _parser(arguments).parse_args(arguments)
@@ -126,6 +128,20 @@ def _fail(error: PyvnetError, status: int, *, debug: bool) -> int:
         traceback.print_exception(error)
     print(f"pyvnet: {error}", file=sys.stderr)
     return status
+
+
+def _buffer_stdout() -> None:
+    """Let no text be lost that a pipe takes in pieces.
+
+    Under ``-u`` or PYTHONUNBUFFERED print() writes once and looks away: what a
+    write did not take is gone.  And writes to a pipe do come back early, in a
+    process that has used io_uring (libuv does).
+    """
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        sys.stdout = open(  # noqa: SIM115 - as long as the process
+            sys.stdout.fileno(), "w", buffering=1, encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors, closefd=False,
+        )  # fmt: skip
 
 
 def _silence_stdout() -> None:

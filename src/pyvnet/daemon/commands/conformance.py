@@ -25,6 +25,7 @@ from pyvnet.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from pyvnet.conformance.run import Report, Result
     from pyvnet.conformance.target import Target
@@ -105,8 +106,6 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.pairs <= 127:
         raise UsageError(f"--pairs {args.pairs}: take 1 to 127")
     target = _target(args)
-    if not args.debug:  # our own device has its say in the report
-        logging.getLogger("pyvnet").setLevel(logging.CRITICAL)
     capture = None if args.capture is None else Writer(args.capture, comment=args.target)
     runner = Runner(
         target,
@@ -116,10 +115,23 @@ def run(args: argparse.Namespace) -> int:
         on_result=None if args.json else _print,
         capture=capture,
     )
-    with capture or contextlib.nullcontext():
+    with capture or contextlib.nullcontext(), _silence(args):
         report = uvloop.run(runner.run(cases))
     _tell(args, report)
     return report.exit_status
+
+
+@contextlib.contextmanager
+def _silence(args: argparse.Namespace) -> Iterator[None]:
+    """Our own device has its say in the report, and none in the log but for --debug."""
+    log = logging.getLogger("pyvnet")
+    before = log.level
+    if not args.debug:
+        log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _timeout(args: argparse.Namespace) -> float:
