@@ -154,7 +154,12 @@ class Calls:
         return self.taken()
 
     async def frame(self, drv: Driver, what: str) -> Frame:
-        """The next frame, looked for after interrupts only."""
-        while (frame := drv.receive_nowait()) is None:
+        """The next frame, looked for after interrupts only.
+
+        Not before the first either: a frame that was there already would be taken whether or not
+        the device told of it.
+        """
+        while True:
             await self.come(what)
-        return frame
+            if (frame := drv.receive_nowait()) is not None:
+                return frame
