@@ -8,6 +8,7 @@ import mmap
 import os
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tests.driver.scripted_backend import Message, ScriptedBackend, reply
@@ -40,9 +41,17 @@ class Listening:
         self._backends.append(backend)
         self._spoil(backend)
 
-    def close(self) -> None:
+    def die(self) -> None:
+        """Every connection ends, and nobody listens any more."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
+        for backend in self._backends:
+            if backend._sock.fileno() >= 0:
+                backend.hang_up()
+
+    def close(self) -> None:
+        if self._socket.fileno() >= 0:
+            self.die()
         for backend in self._backends:
             backend.close()
 
@@ -61,6 +70,45 @@ def says(request: int, data: bytes) -> Callable[[ScriptedBackend], None]:
 
     def spoil(backend: ScriptedBackend) -> None:
         backend.answers[request] = lambda _: data
+
+    return spoil
+
+
+def deaf_to(request: int) -> Callable[[ScriptedBackend], None]:
+    """One request is read and never answered, nor anything behind it."""
+
+    def spoil(backend: ScriptedBackend) -> None:
+        serve = backend._serve
+        deaf: list[int] = []
+
+        def count(message: Message) -> None:
+            if message.request == request:
+                deaf.append(request)
+            if not deaf:
+                serve(message)
+
+        backend._serve = count  # type: ignore[method-assign]
+
+    return spoil
+
+
+def slow(seconds: float) -> Callable[[ScriptedBackend], None]:
+    """Each message takes so long."""
+
+    def spoil(backend: ScriptedBackend) -> None:
+        serve = backend._serve
+        loop, free = asyncio.get_running_loop(), 0.0
+
+        def later(message: Message) -> None:
+            nonlocal free
+            free = max(free, loop.time()) + seconds
+            loop.call_at(free, answer, message)
+
+        def answer(message: Message) -> None:
+            with suppress(OSError):  # the front-end has lost patience
+                serve(message)
+
+        backend._serve = later  # type: ignore[method-assign]
 
     return spoil
 

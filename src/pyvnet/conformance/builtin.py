@@ -132,6 +132,7 @@ class Builtin:
 
     name = BUILTIN
     concurrency = 8
+    shared = False
 
     def __init__(
         self,

@@ -60,6 +60,10 @@ class Inconclusive(Outcome):
     verdict = Verdict.INCONCLUSIVE
 
 
+class NotTried(Inconclusive):
+    """Nobody asked, since nobody would have answered."""
+
+
 class NotApplicable(Outcome):
     """The requirement does not bind this device, or cannot be seen on this target."""
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
@@ -56,7 +57,10 @@ def _one_line(text: str) -> str:
 
 
 def summary(report: Report) -> Iterator[str]:
-    """What was judged, and how it came out."""
+    """What was judged, and how it came out; the cases nobody tried in one line."""
+    unclear = [r for r in report.results if r.verdict is Verdict.INCONCLUSIVE and not r.tried]
+    for reason, number in Counter(result.reason for result in unclear).items():
+        yield f"{_WORDS[Verdict.INCONCLUSIVE]:<8} and {number} more: {_one_line(reason)}"
     yield ""
     yield f"{report.target}: {_offer(report)}"
     yield f"wire: {report.wire or 'none, so nothing was sent or received behind the device'}"
@@ -65,8 +69,10 @@ def summary(report: Report) -> Iterator[str]:
     broken = [result.case.name for result in report.results if result.broken]
     if broken:
         yield f"a MUST is broken in {len(broken)}: {', '.join(broken)}"
-    elif report.exit_status:
+    if not report.judged and report.exit_status:
         yield "nothing could be judged"
+    elif report.silence:
+        yield "nobody answers any more"
 
 
 def _offer(report: Report) -> str:
@@ -104,6 +110,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "target": report.target,
         "wire": report.wire or None,
         "problem": report.problem or None,
+        "silence": report.silence or None,
         "features": feature_names(facts.features),
         "protocol_features": [bit.name.lower() for bit in facts.protocol if bit.name],
         "pairs": facts.pairs,
@@ -128,6 +135,7 @@ def _case(result: Result) -> dict[str, Any]:
         "reason": result.reason or None,
         "evidence": list(result.evidence),
         "seconds": round(result.seconds, 6),
+        "tried": result.tried,
     }
 
 

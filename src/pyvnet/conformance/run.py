@@ -3,8 +3,8 @@
 
 Each case gets a device, a time and a verdict of its own.  What it raises says
 which: a device that breaks a rule, refuses, or does not answer a step has
-failed; one that cannot be connected to has said nothing, and after three in a
-row nobody else tries.
+failed; one that cannot be connected to has said nothing.  Where a case has waited
+in vain it is asked for (`life.py`), and where nobody is left nobody else tries.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import traceback
 from collections import deque
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, Literal
@@ -21,10 +22,12 @@ from pyvnet.conformance.case import (
     Case,
     Failed,
     NotApplicable,
+    NotTried,
     Outcome,
     Verdict,
 )
-from pyvnet.conformance.trial import GREETING, Facts, NoAnswerError, Trial, ask
+from pyvnet.conformance.life import PROBE, Life
+from pyvnet.conformance.trial import GREETING, STEP, Facts, NoAnswerError, Trial, ask
 from pyvnet.driver.errors import (
     CommandError,
     DeviceViolation,
@@ -35,13 +38,12 @@ from pyvnet.errors import HostError, PyvnetError
 from pyvnet.spec.features import NO_FEATURES, Feature, feature_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from pyvnet.capture import Writer
     from pyvnet.conformance.target import Place, Target
 
 TIMEOUT: Final = 2.0
-DEAD_AFTER: Final = 3  # cases in a row that got no answer at all
 
 ControlQueue = Literal["auto", "yes", "no"]
 
@@ -67,6 +69,7 @@ class Result:
         reason: why, in one line; "" when it passed.
         evidence: what else was seen.
         seconds: it took.
+        tried: it came to its turn; not so where nobody answered any more.
     """
 
     case: Case
@@ -74,6 +77,7 @@ class Result:
     reason: str = ""
     evidence: tuple[str, ...] = ()
     seconds: float = 0.0
+    tried: bool = True
 
     @property
     def broken(self) -> bool:
@@ -91,6 +95,7 @@ class Report:
         facts: what the device says of itself; None: it did not answer.
         control: whether its control queue is served.
         problem: why there are no facts, "" otherwise.
+        silence: why some cases were not tried, "" otherwise.
         results: one per case, in the order of the cases.
     """
 
@@ -99,6 +104,7 @@ class Report:
     facts: Facts | None = None
     control: bool = True
     problem: str = ""
+    silence: str = ""
     results: list[Result] = field(default_factory=list)
 
     def count(self, verdict: Verdict) -> int:
@@ -106,10 +112,14 @@ class Report:
         return sum(result.verdict is verdict for result in self.results)
 
     @property
+    def judged(self) -> int:
+        """How many passed or failed."""
+        return self.count(Verdict.PASSED) + self.count(Verdict.FAILED)
+
+    @property
     def exit_status(self) -> int:
-        """1 where a MUST was failed, or nothing could be judged; else 0."""
-        judged = self.count(Verdict.PASSED) + self.count(Verdict.FAILED)
-        dead = not judged and self.count(Verdict.INCONCLUSIVE)
+        """1 where a MUST was failed, nothing could be judged, or nobody answered; else 0."""
+        dead = self.silence or (not self.judged and self.count(Verdict.INCONCLUSIVE))
         return int(bool(dead) or any(result.broken for result in self.results))
 
 
@@ -164,7 +174,8 @@ class Runner:
         self._on_result = on_result
         self._report = Report(target.name)
         self._to_tell: deque[int] = deque()
-        self._silent = 0  # cases in a row without an answer
+        self._left = 0  # cases not begun
+        self._life = Life(target, timeout)
 
     async def run(self, cases: Sequence[Case] | None = None) -> Report:
         """Run some cases, or all there are.
@@ -177,6 +188,8 @@ class Runner:
 
             cases = everything()
         self._report = report = Report(self._target.name)
+        self._life = Life(self._target, self._timeout)
+        self._left = len(cases)
         await self._open()
         try:
             await self._look(report)
@@ -189,6 +202,7 @@ class Runner:
                     for _ in range(min(self._concurrency, len(queue))):
                         group.create_task(self._work(queue, results))
             report.results = [results[number] for number in range(len(results))]
+            report.silence = self._life.silence
         finally:
             await self._target.aclose()
         return report
@@ -196,6 +210,7 @@ class Runner:
     async def _work(self, queue: deque[tuple[int, Case]], results: dict[int, Result]) -> None:
         while queue:
             number, case = queue.popleft()
+            self._left -= 1
             results[number] = await self._one(case)
             while self._on_result is not None and self._to_tell and self._to_tell[0] in results:
                 self._on_result(results[self._to_tell.popleft()])
@@ -219,25 +234,37 @@ class Runner:
 
     async def _one(self, case: Case) -> Result:
         if why := self._does_not_apply(case):
-            return Result(case, Verdict.NOT_APPLICABLE, why)
-        if self._silent >= DEAD_AFTER:
-            why = f"not tried: {DEAD_AFTER} cases in a row got no answer at all"
-            return Result(case, Verdict.INCONCLUSIVE, why)
+            return Result(case, Verdict.NOT_APPLICABLE, why, tried=not self._life.over)
+        if self._life.over:
+            return Result(case, Verdict.INCONCLUSIVE, self._life.over, tried=False)
         clock = asyncio.get_running_loop().time
         began = clock()
         evidence: list[str] = []
         verdict, reason = Verdict.PASSED, ""
+        ended: Exception | None = None
         try:
             await self._perform(case, evidence)
         except Exception as error:  # noqa: BLE001 (whatever it is, the other cases go on)
+            ended = error
             verdict, reason = judge(error)
-            if verdict is not Verdict.NOT_APPLICABLE:  # which may be said without asking anybody
-                self._silent = self._silent + 1 if isinstance(error, NoAnswerError) else 0
             if verdict is Verdict.INCONCLUSIVE and not isinstance(error, PyvnetError):
                 evidence += traceback.format_exception(error)[-2:]
+        seconds = clock() - began
+        await self._heed(case, ended, seconds)
+        tried = not isinstance(ended, NotTried)
+        return Result(case, verdict, reason, tuple(evidence), seconds, tried)
+
+    async def _heed(self, case: Case, ended: Exception | None, seconds: float) -> None:
+        """Where a case has waited in vain, look whether the back-end is still there."""
+        if isinstance(ended, NotApplicable | NotTried):  # which may be said without asking anybody
+            return
+        nobody = isinstance(ended, NoAnswerError)
+        lost = isinstance(ended, ConnectionError | TimeoutError)
+        # However the case puts it: what one step may take has passed.
+        if nobody or lost or (ended is not None and seconds >= self._timeout * STEP):
+            await self._life.unheard(case, greeted=not nobody, more=self._left > 0)
         else:
-            self._silent = 0
-        return Result(case, verdict, reason, tuple(evidence), clock() - began)
+            self._life.heard()
 
     def _does_not_apply(self, case: Case) -> str:
         facts = self._report.facts
@@ -255,22 +282,33 @@ class Runner:
     async def _perform(self, case: Case, evidence: list[str]) -> None:
         async with self._target.place() as place:
             trial = self._trial(case, place, evidence)
-            try:
-                async with asyncio.timeout(self._timeout) as bound:
-                    _ = case.wire and trial.wire, case.operator and trial.operator
-                    if case.protocol and place.connect is None:
-                        raise NotApplicable("the device is not reached over vhost-user")
-                    await case.look(trial)
-            except (ConnectionError, TimeoutError) as error:
-                late = f"not over within {self._timeout:.3g} s, waiting for {trial.doing}"
-                what = late if bound.expired() else str(error)
-                if trial.doing == GREETING:
-                    raise NoAnswerError(what) from error
-                if bound.expired():
-                    raise Failed(what) from error
-                raise
-            finally:
-                await self._let_go(trial)
+            async with self._bounded(trial):
+                _ = case.wire and trial.wire, case.operator and trial.operator
+                if case.protocol and place.connect is None:
+                    raise NotApplicable("the device is not reached over vhost-user")
+                await case.look(trial)
+
+    @asynccontextmanager
+    async def _bounded(self, trial: Trial) -> AsyncIterator[None]:
+        """Give a trial its time, and let go of the device afterwards."""
+        try:
+            async with asyncio.timeout(self._timeout) as bound:
+                yield
+        except (ConnectionError, TimeoutError) as error:
+            late = f"not over within {self._timeout:.3g} s, waiting for {trial.doing}"
+            what = late if bound.expired() else str(error)
+            if trial.doing == GREETING:
+                raise NoAnswerError(what) from error
+            if bound.expired():
+                raise Failed(what) from error
+            raise
+        finally:
+            await self._let_go(trial)
+
+    async def _let_go(self, trial: Trial) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await trial.hang_up()
 
     def _trial(self, case: Case, place: Place, evidence: list[str]) -> Trial:
         facts = self._report.facts
@@ -282,27 +320,33 @@ class Runner:
             facts=facts,
             evidence=evidence,
             recorder=recorder,
+            stalled=self._life.stalled,
         )
-
-    async def _let_go(self, trial: Trial) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout):
-                await trial.hang_up()
 
     # --- what is asked once ---------------------------------------------------------------
 
     async def _look(self, report: Report) -> None:
         """Ask what the device offers, and whether anybody serves its control queue."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             async with self._target.place() as place:
                 report.wire = place.wire.describe() if place.wire is not None else ""
-                trial = self._trial(_PROBE, place, [])
+                trial = self._trial(PROBE, place, [])
+                async with self._bounded(trial):
+                    report.facts = await ask(await trial.driver())
                 try:
-                    async with asyncio.timeout(self._timeout):
-                        report.facts = await ask(await trial.driver())
                     report.control = await self._control_served(trial, report.facts)
                 finally:
                     await self._let_go(trial)
+        except NoAnswerError as error:
+            report.problem = judge(error)[1]
+            if not self._target.shared:
+                return
+            if clock() - began < self._timeout * STEP:
+                self._life.refused(report.problem)
+            else:
+                await self._life.ask("to the first question")
         except Exception as error:  # noqa: BLE001 (each case finds out for itself)
             report.problem = judge(error)[1]
 
@@ -310,23 +354,20 @@ class Runner:
         """A command nobody knows is answered like any other, by whoever answers any."""
         if self._control_queue != "auto" or not facts.features & Feature.CTRL_VQ:
             return self._control_queue == "yes"
-        drv = await trial.driver()
+        negotiated = False
         try:
             async with asyncio.timeout(self._timeout):
+                drv = await trial.driver()
                 await drv.negotiate(Feature.CTRL_VQ)
+                negotiated = True
                 await drv.ctrl.exchange(_UNKNOWN_COMMAND)
         except TimeoutError:
-            return False
-        except _BLAMED:
+            return not negotiated
+        except (*_BLAMED, NoAnswerError):
             return True  # wrongly, but somebody is there: its cases say more
         return True
 
 
-async def _nothing(_: Trial) -> None:
-    pass
-
-
-_PROBE: Final = Case("probe", (), "", "what the device offers", "", _nothing)
 _UNKNOWN_COMMAND: Final = b"\xfe\xfe"
 
 

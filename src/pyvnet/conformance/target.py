@@ -75,10 +75,12 @@ class Target(Protocol):
     Attributes:
         name: in reports.
         concurrency: cases it can take side by side.
+        shared: all places are the same device: where it dies, it has died for all.
     """
 
     name: str
     concurrency: int
+    shared: bool
 
     async def open(self) -> None:
         """Get ready; once per run.  Raises HostError or UsageError when it cannot be."""
@@ -134,6 +136,7 @@ class VhostUser:
     """
 
     concurrency = 1
+    shared = True
 
     def __init__(
         self, target: str | os.PathLike[str], wire: Wire | None = None, *, pairs: int = 4

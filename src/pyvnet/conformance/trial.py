@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, SupportsBytes
 
-from pyvnet.conformance.case import Failed, Inconclusive, NotApplicable
+from pyvnet.conformance.case import Failed, Inconclusive, NotApplicable, NotTried
 from pyvnet.conformance.target import dial
 from pyvnet.driver.errors import NegotiationError
 from pyvnet.driver.frontend_link import Link
@@ -90,8 +90,10 @@ class Trial:
         facts: Facts | None = None,
         evidence: list[str] | None = None,
         recorder: Recorder | None = None,
+        stalled: str = "",
     ) -> None:
         self.case: Final = case
+        self._stalled = stalled
         self._recorder = recorder
         self._facts = facts
         self.evidence: Final = [] if evidence is None else evidence
@@ -173,7 +175,10 @@ class Trial:
 
         Raises:
             NotApplicable: something of it is not offered.
+            NotTried: nobody negotiates any more.
         """
+        if self._stalled:
+            raise NotTried(self._stalled)
         if self._facts is None:  # it did not answer then; it may now
             self._facts = await ask(await self.driver())
         if mrg_rxbuf:

@@ -107,6 +107,7 @@ class QemuTarget:
     """
 
     name = "qemu over qtest"
+    shared = False
 
     def __init__(self, concurrency: int = 4, **options: Any) -> None:
         self.concurrency = concurrency
