@@ -107,30 +107,100 @@ def test_a_chain_arrives_as_it_was_added_and_comes_back_with_its_token() -> None
         assert ring.poll() is None
 
 
-def test_many_buffers_at_once_arrive_and_come_back_as_if_added_one_by_one() -> None:
-    with both_ends(4, start=0xFFFE) as (ring, device):
-        gpas = ring.memory.alloc_many(100, 3)
-        ring.add_each(gpas, 100, "abc")
-        assert device.pop() is None, "visible before publish"
-        assert (ring.outstanding, ring.free_descriptors) == (3, 1)
-        with pytest.raises(RingFullError):
-            ring.add_each(gpas, 100, "abc")
-        assert ring.publish()
-        for gpa, token in zip(gpas, "abc", strict=True):
-            chain = device.pop()
-            assert chain is not None
-            assert (chain.readable, chain.writable) == ([], [(gpa, 100)])
-            device.push(chain.head, 100)
-            device.publish()
-            done, length = used(ring)
-            assert (done.token, length) == (token, 100)
-        assert device.pop() is None
-        assert (ring.outstanding, ring.free_descriptors) == (0, 4)
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("spent", [0, 1, 3], ids="{} descriptors came back before".format)
+def test_many_buffers_at_once_arrive_and_come_back_as_if_added_one_by_one(
+    spent: int, in_order: bool
+) -> None:
+    with both_ends(4, start=0xFFFD, in_order=in_order) as (ring, device):
+        for _ in range(spent):  # the last to come back is the first to go, but in order
+            ring.add_one(0x1000, 1, writable=False)
+        ring.publish()
+        for head in [chain.head for chain in iter(device.pop, None)]:
+            device.push(head, 0)
+        device.publish()
+        while ring.poll() is not None:
+            pass
+        for _ in range(2):
+            gpas = ring.memory.alloc_many(100, 3)
+            ring.add_each(gpas, 100, lambda gpa, length: (gpa, length))
+            assert device.pop() is None, "visible before publish"
+            assert (ring.outstanding, ring.free_descriptors) == (3, 1)
+            with pytest.raises(RingFullError):
+                ring.add_each(gpas, 100, lambda gpa, length: (gpa, length))
+            assert ring.publish()
+            for gpa in gpas:
+                chain = device.pop()
+                assert chain is not None
+                assert (chain.readable, chain.writable) == ([], [(gpa, 100)])
+                device.push(chain.head, 100)
+                device.publish()
+                done, length = used(ring)
+                assert (done.token, length) == ((gpa, 100), 100)
+            assert device.pop() is None
+            assert (ring.outstanding, ring.free_descriptors) == (0, 4)
+
+
+def test_what_came_back_of_many_buffers_is_judged_as_of_any_other() -> None:
+    with both_ends(4) as (ring, device):
+        ring.add_each([0x1000, 0x2000], 100, lambda gpa, length: (gpa, length))
+        ring.publish()
+        device.push(0, 101)
+        device.publish()
+        with pytest.raises(DeviceViolation, match=r"used\.len is 101 for a chain with 100"):
+            ring.poll()
 
 
 def test_many_buffers_of_no_length_are_refused() -> None:
     with both_ends(4) as (ring, _), pytest.raises(UsageError, match="empty"):
-        ring.add_each([0x1000], 0, [None])
+        ring.add_each([0x1000], 0, lambda *_: None)
+    with both_ends(4) as (ring, _):
+        ring.add_each([], 1, lambda *_: None)
+        assert not ring.publish(), "of no buffers nothing is staged"
+
+
+def test_one_buffer_at_a_time_reads_or_is_written_and_has_its_limits() -> None:
+    with both_ends(2) as (ring, device):
+        ring.add_one(0x1000, 5, "out", writable=False)
+        ring.add_one(0x2000, 0xFFFF_FFFF, "in", writable=True)
+        with pytest.raises(RingFullError):
+            ring.add_one(0x3000, 1, writable=True)
+        for length in (0, -1, 1 << 32):
+            with pytest.raises(UsageError, match="a chain of"):
+                ring.add_one(0x3000, length, writable=True)
+        ring.publish()
+        out, into = device.pop(), device.pop()
+        assert out is not None
+        assert (out.readable, out.writable) == ([(0x1000, 5)], [])
+        assert into is not None
+        assert (into.readable, into.writable) == ([], [(0x2000, 0xFFFF_FFFF)])
+        device.push(out.head, 0)
+        device.publish()
+        assert (used(ring)[0].token,) == ("out",)
+
+
+@pytest.mark.parametrize("event_idx", [False, True])
+def test_a_ring_is_quiet_from_asking_for_an_interrupt_until_there_is_something(
+    event_idx: bool,
+) -> None:
+    with both_ends(4, event_idx=event_idx) as (ring, device):
+        assert not ring.quiet(), "nobody asked for an interrupt"
+        ring.add_one(0x1000, 5, writable=True)
+        ring.publish()
+        assert not ring.arm()
+        assert ring.quiet()
+        ring.disarm()
+        assert not ring.quiet(), "nobody would be told"
+        assert not ring.arm()
+        chain = device.pop()
+        assert chain is not None
+        device.push(chain.head, 5)
+        device.publish()
+        assert not ring.quiet()
+        used(ring)
+        assert not ring.quiet(), "the interrupt that was asked for has been"
+        assert not ring.arm()
+        assert ring.quiet()
 
 
 @pytest.mark.parametrize("direct_prefix", [0, 1, 2])

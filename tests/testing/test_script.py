@@ -10,7 +10,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from pyvnet import Feature, HashReport, HashType
+from pyvnet import EngineConfig, Feature, HashReport, HashType
 from pyvnet.capture import CaptureError, Writer
 from pyvnet.errors import UsageError
 from pyvnet.spec.net_hdr import GsoType, HdrFlag, NetHdr
@@ -211,6 +211,33 @@ def test_without_pytest() -> None:
             assert vnet.driver.pairs == 2
 
     asyncio.run(use())
+
+
+async def test_a_worker_of_a_test_sleeps_at_once_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def poll_us(**options: Any) -> int:
+        async with scenario(queues=1, **options) as vnet:
+            assert vnet.device is not None
+            return vnet.device.engine.info().poll_us
+
+    monkeypatch.delenv("PYVNET_POLL_US", raising=False)
+    assert await poll_us() == 0
+    assert await poll_us(engine_config=EngineConfig(poll_us=7)) == 7
+    monkeypatch.setenv("PYVNET_POLL_US", "9")
+    assert await poll_us() == 9
+
+
+async def test_what_comes_out_is_taken_by_queue_and_not_from_a_wire_that_was_closed() -> None:
+    async with scenario(queues=2) as vnet:
+        await vnet.steer()
+        await vnet.send(FRAMES[0], queue=1)
+        await vnet.send(FRAMES[1], queue=0)
+        await vnet.driver.flush()
+        taken = [vnet.wire.recv(), vnet.wire.recv(), vnet.wire.recv()]
+        assert [None if frame is None else frame.queue for frame in taken] == [0, 1, None]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        vnet.wire.recv()
 
 
 # --- misuse ---------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pyvnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-_MAX_CHAIN_BYTES: Final = 0xFFFF_FFFF
+MAX_CHAIN_BYTES: Final = 0xFFFF_FFFF
 
 
 class Buffer(NamedTuple):
@@ -44,6 +44,34 @@ class Chain:
         self.table = table
 
 
+class Lot:
+    """Chains of one writable buffer each, staged together and made when they come back.
+
+    Most of the buffers a receiveq is given at the start never carry a frame.
+
+    Args:
+        first: index of the first chain's descriptor; the others follow it.
+        gpas: where the buffers are.
+        length: bytes of each.
+        token: makes the token of a chain, from gpa and length.
+    """
+
+    __slots__ = ("_first", "_gpas", "_length", "_token")
+
+    def __init__(
+        self, first: int, gpas: Sequence[int], length: int, token: Callable[[int, int], object]
+    ) -> None:
+        self._first = first
+        self._gpas = gpas
+        self._length = length
+        self._token = token
+
+    def chain(self, head: int) -> Chain:
+        """The chain of this descriptor."""
+        token = self._token(self._gpas[head - self._first], self._length)
+        return Chain((head,), token, self._length, 0)
+
+
 class Used(NamedTuple):
     """One chain given back; ``length`` bytes were written, counted from the first writable one."""
 
@@ -68,7 +96,7 @@ def check_chain(buffers: Sequence[Buffer]) -> int:
             raise UsageError("a readable buffer behind a writable one")
         else:
             readable += buffer.length
-    if not 0 < readable + writable <= _MAX_CHAIN_BYTES:
+    if not 0 < readable + writable <= MAX_CHAIN_BYTES:
         raise UsageError(f"a chain of {readable + writable} bytes")
     return writable
 

@@ -88,7 +88,7 @@ class ReceiveBuffer:
         if self.pieces:
             ring.add(self.pieces, self)
         else:
-            ring.add_each((self.gpa,), self.size, (self,))
+            ring.add_one(self.gpa, self.size, self, writable=True)
 
     def read(self, memory: GuestMemory, length: int) -> bytes:
         """The first ``length`` bytes the device wrote."""
@@ -154,8 +154,7 @@ class Receiver:
         needed = 1 if ring.indirect else 1 + len(self._cuts)
         gpas = ring.memory.alloc_many(self._size, min(count, ring.free_descriptors // needed))
         if not self._cuts:
-            size = self._size
-            ring.add_each(gpas, size, [ReceiveBuffer(gpa, size) for gpa in gpas])
+            ring.add_each(gpas, self._size, ReceiveBuffer)
             return
         for gpa in gpas:
             self.add(queue, cut_buffer(gpa, self._size, self._cuts, writable=True))
@@ -201,7 +200,8 @@ class Receiver:
     def look(self) -> None:
         """Take what the rings have by now."""
         for queue in self._queues:
-            self._harvest(queue)
+            if not queue.ring.quiet():
+                self._harvest(queue)
 
     # --- frames out -----------------------------------------------------------------
 

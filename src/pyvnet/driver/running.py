@@ -131,6 +131,10 @@ class Running:
             queue.watch()
         self.receiver.start()
 
+    def flushed(self) -> bool:
+        """Whether the device has given back every frame sent; raises DeviceViolation."""
+        return all(transmitter.flushed() for transmitter in self.transmitters)
+
     def fail(self, reason: Exception) -> None:
         """Wake everybody who waits, with ``reason``."""
         self.receiver.fail(reason)

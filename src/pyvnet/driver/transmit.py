@@ -52,8 +52,8 @@ class Transmitter:
         memory = queue.ring.memory
         small = memory.alloc(SMALL_BUFFER * queue.ring.size)
         big = memory.alloc(BIG_BUFFER * BIG_COUNT)
-        self._small = [small + SMALL_BUFFER * i for i in range(queue.ring.size)]
-        self._big = [big + BIG_BUFFER * i for i in range(BIG_COUNT)]
+        self._small = list(range(small, small + SMALL_BUFFER * queue.ring.size, SMALL_BUFFER))
+        self._big = list(range(big, big + BIG_BUFFER * BIG_COUNT, BIG_BUFFER))
         self._big_gpa = big
         queue.ring.disarm()
 
@@ -86,7 +86,10 @@ class Transmitter:
         ring = self.queue.ring
         gpa = pool[-1]
         ring.memory.write(gpa, message)
-        ring.add(cut_buffer(gpa, len(message), cuts, writable=False), gpa)
+        if cuts:
+            ring.add(cut_buffer(gpa, len(message), cuts, writable=False), gpa)
+        else:
+            ring.add_one(gpa, len(message), gpa, writable=False)
         pool.pop()
         if self._recording is not None:
             self._recording.sent(self.queue.index // 2, data, head)
@@ -104,16 +107,18 @@ class Transmitter:
                 return None
             return True
 
-        await self.queue.wait_for(attempt)
+        if not attempt():
+            await self.queue.wait_for(attempt)
 
     async def flush(self) -> None:
         """Wait until the device has given every frame back."""
+        if not self.flushed():
+            await self.queue.wait_for(lambda: self.flushed() or None)
 
-        def attempt() -> bool | None:
-            self.reap()
-            return None if self.queue.ring.outstanding else True
-
-        await self.queue.wait_for(attempt)
+    def flushed(self) -> bool:
+        """Whether the device has given every frame back; raises DeviceViolation."""
+        self.reap()
+        return not self.queue.ring.outstanding
 
     def reap(self) -> None:
         """Collect what the device has given back; raises DeviceViolation."""

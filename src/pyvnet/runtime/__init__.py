@@ -5,6 +5,7 @@
 control virtqueue going; ``report.py`` is what status output shows.
 """
 
+from pyvnet.datapath.config import EngineConfig
 from pyvnet.runtime.device import Device
 
-__all__ = ["Device"]
+__all__ = ["Device", "EngineConfig"]

@@ -69,6 +69,7 @@ class Steering:
         self._attached = 1  # host port queues, from 0: as the engine begins
         self._asked = request.asked
         self._told: _Told | None = None  # what the steerer steers by; None: nothing
+        self._applied: DevicePolicy | None = None  # in force everywhere; None: not surely
         self._program: SteeringProgram | None = None
         self._let_kernel_steer()
         self._steerer, self._findings = choose(request, netdev, self._native)
@@ -139,11 +140,13 @@ class Steering:
         finally:
             os.close(fd)
         self._program = chosen
+        self._applied = None
         _log.info("the steering program %s chooses the tap queues; RSS is refused", chosen.name)
 
     def detach_program(self) -> None:
         """Take the operator's program off; harmless when there is none."""
         program, self._program = self._program, None
+        self._applied = None
         if program is not None:
             self._let_kernel_steer()
             _log.info("the steering program %s is detached", program.name)
@@ -154,6 +157,9 @@ class Steering:
         ``receiving``: some receiveq runs, so that frames can be lost.  Raises HostError
         if a host port queue cannot be attached, with the old policy in force.
         """
+        if policy == self._applied:
+            return  # a reset of a device that was reset, say
+        self._applied = None
         wanted = min(policy.port_queues, self._netdev.queues)
         steers = self._steerer is not None and self._program is None
         with ExitStack() as made:
@@ -170,6 +176,7 @@ class Steering:
             self._engine.set_policy(compiled)
             self._attached = wanted
             self._steer(policy, compiled)
+        self._applied = policy
 
     def _steer_away(self, policy: DevicePolicy, away: Policy) -> None:
         """Return once no frame is steered to a queue that goes, if that can be had.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import Final
 
 from pyvnet.spec.features import Feature
@@ -88,6 +89,9 @@ class NetHdr:
         if len(data) < size:
             message = f"virtio_net_hdr needs {size} bytes, got {len(data)}"
             raise ValueError(message)
-        if size == HDR_V1_SIZE:
-            return cls(*_V1.unpack_from(data))
-        return cls(*_HASH.unpack_from(data))
+        return _decoded(bytes(data[: HDR_V1_SIZE if size == HDR_V1_SIZE else HDR_HASH_SIZE]))
+
+
+@lru_cache(256)  # headers repeat, and to make one takes longer than to find it
+def _decoded(raw: bytes) -> NetHdr:
+    return NetHdr(*(_V1 if len(raw) == HDR_V1_SIZE else _HASH).unpack(raw))

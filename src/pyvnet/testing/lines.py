@@ -217,8 +217,9 @@ class Departures:
         told = within is None and self._sure
         self._deadline = 0.0 if told else self._loop.time() + seconds
         try:
-            async with asyncio.timeout(max(seconds, _FLUSH)):
-                await self._driver.flush()
+            if not self._driver.pairs or not self._driver.running.flushed():
+                async with asyncio.timeout(max(seconds, _FLUSH)):
+                    await self._driver.flush()
         except TimeoutError:
             self._deadline = 0.0
         self._drain()

@@ -24,7 +24,9 @@ def frames_of(packet: Packets) -> Iterator[bytes]:
         CaptureError: no capture, or a damaged one, after the frames before the damage.
     """
     __tracebackhide__ = True
-    if isinstance(packet, str | os.PathLike):
+    if type(packet) is bytes:  # most are, and the rest takes its time
+        yield packet
+    elif isinstance(packet, str | os.PathLike):
         for captured in read_frames(os.fspath(packet)):
             yield captured.data
     elif isinstance(packet, bytes | bytearray | memoryview) or hasattr(packet, "__bytes__"):
@@ -39,8 +41,8 @@ def frames_of(packet: Packets) -> Iterator[bytes]:
 def one_frame(packet: Packet | None) -> bytes | None:
     """The bytes of one frame; None for None."""
     __tracebackhide__ = True
-    if packet is None:
-        return None
+    if packet is None or type(packet) is bytes:
+        return packet
     if isinstance(packet, str | os.PathLike):
         raise UsageError("a whole capture cannot be expected: go through inject()'s frames")
     return next(frames_of(packet))

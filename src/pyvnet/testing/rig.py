@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from pyvnet.errors import HostError, UsageError
 from pyvnet.netdev import Pair
-from pyvnet.runtime import Device
+from pyvnet.runtime import Device, EngineConfig
 from pyvnet.testing.script import Vnet
 from pyvnet.testing.wire import PairWire, TapWire
 
@@ -63,9 +63,13 @@ class DeviceFactory:
             offered: features it offers; None: all it knows.
             options: for `pyvnet.Device`: ``mac``, ``mtu``, ``steering``, ``workers`` (1, unless
                 it is told otherwise: threads take time to start and end, and suites run side
-                by side), …
+                by side), ``engine_config`` (a worker without work sleeps at once, unless it
+                is told otherwise, here or by PYVNET_POLL_US: to look on takes a CPU from the
+                test it looks for), …
         """
         options.setdefault("workers", 1)
+        if "PYVNET_POLL_US" not in os.environ:
+            options.setdefault("engine_config", EngineConfig(poll_us=0))
         if "features" in options:
             raise UsageError("`features` are the driver's choice; what a device offers: `offered`")
         if offered is not None:

@@ -47,14 +47,18 @@ class SteeringWatch:
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        self._state: object = None
         self._known: tuple[object, object] = (None, None)
         self._steering: Steering | None = None
 
     def now(self) -> Steering:
         """In force for the next frame."""
         state = self._device.device.state
+        if self._steering is not None and state is self._state:
+            return self._steering
         control, features = self._known
         if self._steering is None or control is not state.control or features != state.features:
             self._known = (state.control, state.features)
             self._steering = Steering.of_policy(self._device.device.policy)
+        self._state = state
         return self._steering

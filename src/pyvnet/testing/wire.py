@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -105,6 +106,10 @@ class PairWire:
         self.queues = pair.queues
         self.injected = 0
         self._ends = [pair.wire(queue) for queue in range(pair.queues)]
+        self._fds = [end.fileno() for end in self._ends]
+        self._poll = select.poll()
+        for fd in self._fds:
+            self._poll.register(fd, select.POLLIN)
 
     def send(self, frame: bytes, header: bytes | None = None, queue: int = 0) -> None:
         """As `Wire.send`; a header may have any length, for those who test short ones."""
@@ -114,13 +119,14 @@ class PairWire:
 
     def recv(self) -> SentFrame | None:
         """As `Wire.recv`, lowest queue first."""
-        for queue, end in enumerate(self._ends):
-            try:
-                header, data = end.recv()
-            except BlockingIOError:
-                continue
-            return SentFrame(data, queue, NetHdr.unpack(header))
-        return None
+        if self._ends[0].fileno() < 0:
+            queue = 0  # the device was closed; says so
+        elif ready := self._poll.poll(0):
+            queue = min([self._fds.index(fd) for fd, _ in ready])
+        else:
+            return None
+        header, data = self._ends[queue].recv()
+        return SentFrame(data, queue, NetHdr.unpack(header))
 
     async def readable(self, within: float) -> None:
         """As `Wire.readable`."""
