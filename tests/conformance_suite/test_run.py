@@ -93,7 +93,6 @@ async def test_what_a_case_says_is_its_verdict() -> None:
 
 async def test_a_case_that_never_ends_is_ended_and_says_what_it_waited_for() -> None:
     async def look(t: Trial) -> None:
-        await t.negotiate()
         t.doing = "godot"
         await asyncio.Event().wait()
 
@@ -251,6 +250,51 @@ async def test_only_a_broken_must_is_a_failure(levels: list[str], status: int) -
     report = await Runner(Builtin(), timeout=WITHIN).run([failing(level) for level in levels])
     assert report.count(Verdict.FAILED) == len(levels)
     assert report.exit_status == status
+
+
+async def test_a_cancelled_run_has_a_report_of_what_was_seen() -> None:
+    told: list[str] = []
+    hangs = asyncio.Event()
+
+    async def endless(t: Trial) -> None:
+        await t.negotiate()
+        hangs.set()
+        await asyncio.Event().wait()
+
+    async def never(_: Trial) -> None:
+        pytest.fail("this case was to be left out")
+
+    async def passes(t: Trial) -> None:
+        await t.negotiate()
+
+    looks = {"passes": passes, "endless": endless, "never": never}
+    runner = Runner(
+        Builtin(),
+        timeout=WITHIN,
+        concurrency=1,
+        on_result=lambda result: told.append(f"{result.case.name} {result.verdict.value}"),
+    )
+    running = asyncio.ensure_future(runner.run([made(f, name=n) for n, f in looks.items()]))
+    await asyncio.wait_for(hangs.wait(), WITHIN)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert runner.report.interrupted
+    assert told == ["passes passed", "endless inconclusive", "never inconclusive"]
+    assert runner.report.count(Verdict.INCONCLUSIVE) == 2
+    assert "interrupted: cases" in "\n".join(show.summary(runner.report))
+    assert show.as_json(runner.report)["interrupted"] is True
+
+
+async def test_what_its_listener_raises_ends_the_run_as_it_is() -> None:
+    def gone(_: object) -> None:
+        raise BrokenPipeError
+
+    async def passes(_: Trial) -> None:
+        """Nothing to look at."""
+
+    with pytest.raises(BrokenPipeError):
+        await Runner(Builtin(), timeout=WITHIN, on_result=gone).run([made(passes), made(passes)])
 
 
 # --- reports --------------------------------------------------------------------------------

@@ -235,9 +235,27 @@ def test_plot_without_matplotlib(tmp_path: Path) -> None:
     assert not plot.exists()
 
 
-@pytest.mark.parametrize("name", ["queues.nonsense", "no/such/directory/queues.png"])
-def test_plot_that_cannot_be_written(tmp_path: Path, name: str) -> None:
-    result = pyvnet_hash("--plot", str(tmp_path / name), TCP4.hex(), status=1)
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [
+        ("queues", 2, "the name says the format: .svg, .png, .pdf"),
+        ("queues.nonsense", 2, "the name says the format"),
+        ("no/such/directory/queues.png", 1, "there is no directory"),
+    ],
+)
+def test_plot_that_cannot_be_is_refused_before_the_work(
+    tmp_path: Path, name: str, status: int, said: str
+) -> None:
+    result = pyvnet_hash("--plot", str(tmp_path / name), TCP4.hex(), status=status)
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_plot_that_cannot_be_written(tmp_path: Path) -> None:
+    plot = tmp_path / "queues.svg"
+    plot.mkdir()
+    result = pyvnet_hash("--plot", str(plot), TCP4.hex(), status=1)
     assert "cannot write the plot" in result.stderr
     assert "TCPv4" in result.stdout
 

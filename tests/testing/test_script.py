@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
+from scapy.plist import PacketList
 
 from pyvnet import EngineConfig, Feature, HashReport, HashType
 from pyvnet.capture import CaptureError, Writer
+from pyvnet.driver import CommandError
 from pyvnet.errors import UsageError
 from pyvnet.spec.net_hdr import GsoType, HdrFlag, NetHdr
 from pyvnet.testing import ExpectationError, PlainVnet, Vnet, scenario
@@ -270,7 +272,7 @@ async def test_what_cannot_be_expected(vnet: Vnet, wanted: dict[str, Any], compl
 async def test_what_cannot_be_injected(vnet: Vnet, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no queue 4 on this wire: it has 0 to 3"):
         vnet.inject(FRAMES[0], queue=4)
-    with pytest.raises(UsageError, match=r"\[1\] is no frame"):
+    with pytest.raises(UsageError, match="a list is no frame but many: give them one by one"):
         vnet.inject([1])  # type: ignore[arg-type]  # that is the point
     with pytest.raises(CaptureError, match="cannot open"):
         vnet.inject(tmp_path / "missing.pcap")
@@ -318,3 +320,76 @@ async def test_a_short_header_is_lost_and_said_so(vnet: Vnet) -> None:
     vnet.inject(b"", header=bytes(4))
     with pytest.raises(ExpectationError, match=r"1 × rx_drop_port \(the wire gave less than a"):
         await vnet.expect(FRAMES[0])
+
+
+# --- what its user gets wrong -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steering", "reason"),
+    [
+        ({"table": (0, 1, 2)}, "3 entries, which is no power of two"),
+        ({"table": (0, 9)}, "names queue 9; there are 4, from 0 on"),
+        ({"table": (0,) * 256}, "256 entries; the device takes 128"),
+        ({"unclassified_queue": 4}, "unclassified_queue is 4; there are 4"),
+        ({"key": bytes(60)}, "60 bytes; the device takes 40"),
+        ({"hash_types": 1 << 20}, "does not offer: 0x100000"),
+    ],
+)
+async def test_a_refused_steering_says_what_was_wrong_with_it(
+    steering: dict[str, Any], reason: str
+) -> None:
+    async with scenario() as vnet:
+        with pytest.raises(CommandError) as caught:
+            await vnet.steer(**steering)
+    (note,) = caught.value.__notes__
+    assert reason in note
+
+
+async def test_a_steering_without_its_feature_says_so() -> None:
+    async with scenario(features=Feature.CTRL_VQ) as vnet:
+        with pytest.raises(CommandError) as caught:
+            await vnet.steer()
+    assert caught.value.__notes__ == ["RSS was not negotiated"]
+
+
+@pytest.mark.parametrize(
+    "steering", [{"table": ()}, {"table": 3}, {"table": (-1,)}, {"key": bytes(256)}, {"key": "6d"}]
+)
+async def test_a_steering_no_command_can_say(vnet: Vnet, steering: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        await vnet.steer(**steering)
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        ({"queue": "1"}, "queue '1' is no number"),
+        ({"report": "TCPV4"}, "hash_report 'TCPV4' is no number"),
+        ({"hash": "0x12"}, "hash_value '0x12' is no number"),
+        ({"gso_size": b"1"}, "gso_size b'1' is no number"),
+    ],
+)
+async def test_text_is_no_number(vnet: Vnet, expected: dict[str, Any], said: str) -> None:
+    vnet.inject(FRAMES[0])
+    with pytest.raises(UsageError, match=said):
+        await vnet.expect(FRAMES[0], **expected)
+
+
+async def test_many_frames_are_given_one_by_one(vnet: Vnet) -> None:
+    with pytest.raises(UsageError, match="a PacketList is no frame but many"):
+        vnet.inject(PacketList([Ether() / IP()]))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mtuu": 1500}, "no option mtuu"),
+        ({"mac": "02:00:00:00:00:01"}, "give its six bytes"),
+        ({"features": "RSS"}, "'RSS' is no set of features"),
+    ],
+)
+async def test_options_that_make_no_device(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        async with scenario(**options):
+            pytest.fail("it was opened")

@@ -66,6 +66,8 @@ def summary(report: Report) -> Iterator[str]:
     yield f"wire: {report.wire or 'none, so nothing was sent or received behind the device'}"
     counts = ", ".join(f"{report.count(verdict)} {verdict.value}" for verdict in Verdict)
     yield f"{len(report.results)} cases: {counts}"
+    if report.interrupted:
+        yield "interrupted: cases that had not ended are inconclusive"
     broken = [result.case.name for result in report.results if result.broken]
     if broken:
         yield f"a MUST is broken in {len(broken)}: {', '.join(broken)}"
@@ -85,6 +87,11 @@ def _offer(report: Report) -> str:
     )
 
 
+def _needs(case: Case) -> list[str]:
+    others = ("wire", "control", "operator", "hostile")
+    return [*feature_names(case.needs), *(word for word in others if getattr(case, word))]
+
+
 def listing(cases: Sequence[Case]) -> Iterator[str]:
     """The cases there are, by group."""
     group = ""
@@ -92,11 +99,9 @@ def listing(cases: Sequence[Case]) -> Iterator[str]:
         if case.group != group:
             group = case.group
             yield f"{group}:"
-        needs = [*feature_names(case.needs)] + [
-            word for word in ("wire", "control", "operator", "hostile") if getattr(case, word)
-        ]
+        needs = ", ".join(_needs(case))
         yield f"  {case.name}: {case.summary}"
-        yield f"      {cited(case)}" + (f"; needs {', '.join(needs)}" if needs else "")
+        yield f"      {cited(case)}" + (f"; needs {needs}" if needs else "")
 
 
 # --- JSON -------------------------------------------------------------------------------
@@ -117,13 +122,18 @@ def as_json(report: Report) -> dict[str, Any]:
         "control_queue": report.control,
         "summary": {verdict.value: report.count(verdict) for verdict in Verdict},
         "must_broken": [result.case.name for result in report.results if result.broken],
+        "interrupted": report.interrupted,
         "exit_status": report.exit_status,
-        "cases": [_case(result) for result in report.results],
+        "cases": [_judged(result) for result in report.results],
     }
 
 
-def _case(result: Result) -> dict[str, Any]:
-    case = result.case
+def listing_as_json(cases: Sequence[Case]) -> dict[str, Any]:
+    """The cases there are, in plain JSON types."""
+    return {"schema": SCHEMA, "cases": [_case(case) | {"needs": _needs(case)} for case in cases]}
+
+
+def _case(case: Case) -> dict[str, Any]:
     rows = [ids.table()[row] for row in case.ids]
     return {
         "name": case.name,
@@ -131,6 +141,11 @@ def _case(result: Result) -> dict[str, Any]:
         "summary": case.summary,
         "level": case.level,
         "ids": [{"id": row.id, "level": row.level, "title": row.title} for row in rows],
+    }
+
+
+def _judged(result: Result) -> dict[str, Any]:
+    return _case(result.case) | {
         "verdict": result.verdict.value,
         "reason": result.reason or None,
         "evidence": list(result.evidence),

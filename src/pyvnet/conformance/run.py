@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pyvnet.conformance.target import Place, Target
 
 TIMEOUT: Final = 2.0
+_INTERRUPTED: Final = "not tried to its end: the run was interrupted"
 
 ControlQueue = Literal["auto", "yes", "no"]
 
@@ -97,6 +98,7 @@ class Report:
         problem: why there are no facts, "" otherwise.
         silence: why some cases were not tried, "" otherwise.
         results: one per case, in the order of the cases.
+        interrupted: somebody ended the run; cases that had not ended are inconclusive.
     """
 
     target: str
@@ -106,6 +108,7 @@ class Report:
     problem: str = ""
     silence: str = ""
     results: list[Result] = field(default_factory=list)
+    interrupted: bool = False
 
     def count(self, verdict: Verdict) -> int:
         """How many ended so."""
@@ -171,14 +174,15 @@ class Runner:
         self._concurrency = min(concurrency or target.concurrency, target.concurrency)
         self._control_queue = control_queue
         self._hostile = hostile
-        self._on_result = on_result
-        self._report = Report(target.name)
-        self._to_tell: deque[int] = deque()
+        self._on_result = on_result or (lambda _: None)
+        self.report = Report(target.name)
         self._left = 0  # cases not begun
         self._life = Life(target, timeout)
 
     async def run(self, cases: Sequence[Case] | None = None) -> Report:
         """Run some cases, or all there are.
+
+        Cancelled, it closes what it opened, and `report` tells what is known until then.
 
         Raises:
             HostError, UsageError: the target or its wire cannot be got ready.
@@ -187,33 +191,44 @@ class Runner:
             from pyvnet.conformance.cases import everything
 
             cases = everything()
-        self._report = report = Report(self._target.name)
+        self.report = report = Report(self._target.name)
         self._life = Life(self._target, self._timeout)
         self._left = len(cases)
-        await self._open()
+        plan = sorted(enumerate(cases), key=lambda entry: self._turn(entry[1]))
+        self._to_tell = deque(number for number, _ in plan)
+        self._results: dict[int, Result] = {}
         try:
+            await self._open()
             await self._look(report)
-            results: dict[int, Result] = {}
-            plan = sorted(enumerate(cases), key=lambda entry: self._turn(entry[1]))
-            self._to_tell = deque(number for number, _ in plan)
             for _, turn in groupby(plan, key=lambda entry: self._turn(entry[1])):
                 queue = deque(turn)
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self._concurrency, len(queue))):
-                        group.create_task(self._work(queue, results))
-            report.results = [results[number] for number in range(len(results))]
-            report.silence = self._life.silence
+                        group.create_task(self._work(queue))
+        except asyncio.CancelledError:
+            report.interrupted = True
+            for number, case in plan:
+                self._results.setdefault(number, Result(case, Verdict.INCONCLUSIVE, _INTERRUPTED))
+            self._tell()
+            raise
+        except ExceptionGroup as errors:  # what on_result raised: nobody listens any more
+            raise errors.exceptions[0] from None
         finally:
+            report.results = [self._results[number] for number in sorted(self._results)]
+            report.silence = self._life.silence
             await self._target.aclose()
         return report
 
-    async def _work(self, queue: deque[tuple[int, Case]], results: dict[int, Result]) -> None:
+    async def _work(self, queue: deque[tuple[int, Case]]) -> None:
         while queue:
             number, case = queue.popleft()
             self._left -= 1
-            results[number] = await self._one(case)
-            while self._on_result is not None and self._to_tell and self._to_tell[0] in results:
-                self._on_result(results[self._to_tell.popleft()])
+            self._results[number] = await self._one(case)
+            self._tell()
+
+    def _tell(self) -> None:
+        while self._to_tell and self._to_tell[0] in self._results:
+            self._on_result(self._results[self._to_tell.popleft()])
 
     def _turn(self, case: Case) -> int:
         """Cases of one turn run side by side.
@@ -267,7 +282,7 @@ class Runner:
             self._life.heard()
 
     def _does_not_apply(self, case: Case) -> str:
-        facts = self._report.facts
+        facts = self.report.facts
         if case.hostile and not self._hostile:
             return "it may bring a back-end down, and was not asked for (--hostile)"
         if facts is None:
@@ -275,7 +290,7 @@ class Runner:
         needs = case.needs | (Feature.CTRL_VQ if case.control else NO_FEATURES)
         if lacking := int(needs) & ~int(facts.features):
             return f"not offered: {', '.join(feature_names(lacking))}"
-        if case.control and not self._report.control:
+        if case.control and not self.report.control:
             return "the back-end serves no control queue: it leaves that to its VMM"
         return ""
 
@@ -311,7 +326,7 @@ class Runner:
                 await trial.hang_up()
 
     def _trial(self, case: Case, place: Place, evidence: list[str]) -> Trial:
-        facts = self._report.facts
+        facts = self.report.facts
         recorder = None if self._capture is None else self._capture.named(case.name)
         return Trial(
             case,

@@ -14,6 +14,7 @@ summaries stand here.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -22,7 +23,7 @@ import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from pyvnet.errors import PyvnetError, UsageError
+from pyvnet.errors import HostError, PyvnetError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,7 @@ _FAILED: Final = 1
 _WRONG_USAGE: Final = 2
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,8 +70,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         args = _parser(arguments).parse_args(arguments)
         debug |= args.debug
-        status = int(import_module(_module(args.command)).run(args))
-        sys.stdout.flush()
+        status = _perform(args)
     except SystemExit as stop:  # argparse: --help, --version, wrong usage
         return stop.code if isinstance(stop.code, int) else _FAILED
     except BrokenPipeError:
@@ -81,6 +82,18 @@ def _run(arguments: Sequence[str]) -> int:
         return _fail(error, _WRONG_USAGE, debug=debug)
     except PyvnetError as error:
         return _fail(error, _FAILED, debug=debug)
+    return status
+
+
+def _perform(args: argparse.Namespace) -> int:
+    try:
+        status = int(import_module(_module(args.command)).run(args))
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        _silence_stdout()
+        raise HostError("cannot write to standard output", error.errno) from error
     return status
 
 

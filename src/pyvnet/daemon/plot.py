@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from pyvnet.daemon.balance import imbalance
-from pyvnet.errors import HostError
+from pyvnet.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ MAX_ROWS: Final = 256
 """Lines of the heat map; the flows with the least frames share the last one."""
 _NAMED_ROWS: Final = 40  # more of them cannot be read
 _TICKS: Final = 16
+_FORMATS: Final = (".svg", ".png", ".pdf")
 _PANEL: Final = (4.6, 5.4)  # inches
 _NAMES: Final = 2.6  # inches for the names of flows
 # Text stays text and ids do not change: the same frames give the same file.
@@ -54,11 +55,21 @@ class Panel:
     others: Mapping[int, int] = field(default_factory=dict)
 
 
-def require_matplotlib() -> Any:
-    """The module ``matplotlib.figure``; raises HostError where it is not installed.
+def ready_to_plot(path: Path) -> None:
+    """To be called before the work whose result is to be drawn into ``path``.
 
-    To be called before the work whose result is to be drawn.
+    Raises UsageError for a name that says no format, HostError where matplotlib is not
+    installed or there is no such directory.
     """
+    if path.suffix.lower() not in _FORMATS:
+        raise UsageError(f"--plot {path}: the name says the format: {', '.join(_FORMATS)}")
+    if not path.parent.is_dir():
+        raise HostError(f"--plot {path}: there is no directory {path.parent}")
+    require_matplotlib()
+
+
+def require_matplotlib() -> Any:
+    """The module ``matplotlib.figure``; raises HostError where it is not installed."""
     try:
         return import_module("matplotlib.figure")
     except ImportError as error:

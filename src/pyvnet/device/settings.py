@@ -103,6 +103,8 @@ class DeviceSettings:
             raise UsageError(
                 f"queue pairs: {self.max_virtqueue_pairs} is outside 1…{MAX_QUEUE_PAIRS}"
             )
+        if not isinstance(self.mac, bytes | bytearray):
+            raise UsageError(f"MAC {self.mac!r}: give its six bytes")
         if len(self.mac) != 6 or self.mac[0] & 1 or not any(self.mac):
             raise UsageError(f"MAC {self.mac.hex(':') or '(empty)'} is not a unicast address")
         size = self.max_queue_size

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.driver.errors import NegotiationError
+from pyvnet.errors import UsageError
 from pyvnet.spec.features import Feature, feature_names, features_from_names, missing_dependencies
 from pyvnet.spec.ring import avail_ring_size, desc_table_size, used_ring_size
 
@@ -33,7 +34,10 @@ def choose_features(wanted: Feature | None, offered: Feature) -> Feature:
 
     Raises:
         NegotiationError: not offered, not implemented here, or without what they require.
+        UsageError: no features at all.
     """
+    if not isinstance(wanted, int | None):
+        raise UsageError(f"{wanted!r} is no set of features: Feature.RSS | Feature.MQ")
     chosen = (_consistent(offered & IMPLEMENTED) if wanted is None else wanted) | Feature.VERSION_1
     if lacking := chosen & ~offered:
         raise NegotiationError(f"not offered: {','.join(feature_names(lacking))}")

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
 from pyvnet.datapath.engine import MemoryLost, PortGone, RingBroken
@@ -110,6 +111,8 @@ class Device(CapturedDevice):
             raise UsageError(f"{pairs} queue pairs; at most {native.lib.VNET_MAX_PAIRS}")
         if netdev.queues > pairs:
             raise UsageError(f"the host port has {netdev.queues} queues for {pairs} pairs")
+        if unknown := settings.keys() - {setting.name for setting in fields(DeviceSettings)}:
+            raise UsageError(f"a device has no option {', '.join(sorted(unknown))}")
         settings["compat"] = frozenset(settings.get("compat", ()))
         request = SteeringRequest(steering, steering_program, bpf_fds)
         super().__init__(

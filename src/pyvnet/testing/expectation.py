@@ -97,4 +97,12 @@ def header_fields(
             known = ", ".join(HEADER_FIELDS)
             raise UsageError(f"{name!r} is no field of the virtio header: {known}")
         wanted[name] = value
+    for name, value in wanted.items():
+        number(name, value)
     return wanted
+
+
+def number(name: str, value: object) -> None:
+    """Raise UsageError for what is none."""
+    if not isinstance(value, int):
+        raise UsageError(f"{name} {value!r} is no number")

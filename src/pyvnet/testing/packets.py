@@ -31,6 +31,10 @@ def frames_of(packet: Packets) -> Iterator[bytes]:
             yield captured.data
     elif isinstance(packet, bytes | bytearray | memoryview) or hasattr(packet, "__bytes__"):
         yield bytes(packet)
+    elif hasattr(packet, "__iter__"):
+        raise UsageError(
+            f"a {type(packet).__name__} is no frame but many: give them one by one (*frames)"
+        )
     else:
         raise UsageError(
             f"{packet!r} is no frame: give bytes, something with __bytes__ (a scapy packet, "

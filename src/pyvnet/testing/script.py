@@ -28,17 +28,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from pyvnet.driver.errors import CommandError
 from pyvnet.errors import UsageError
 from pyvnet.reference import classify, steer
 from pyvnet.spec.features import Feature
 from pyvnet.spec.net_hdr import NetHdr
 from pyvnet.spec.rss import ALL_HASH_TYPES, VERIFICATION_KEY, RssConfig
-from pyvnet.testing.expectation import ExpectationError, Expected, header_fields
+from pyvnet.testing.expectation import ExpectationError, Expected, header_fields, number
 from pyvnet.testing.lines import Arrivals, Departures, History, Search
 from pyvnet.testing.packets import Packet, Packets, frames_of, one_frame
 from pyvnet.testing.picture import failure, silence_broken
 from pyvnet.testing.promise import Promises, promised
-from pyvnet.testing.steering import Steering
+from pyvnet.testing.steering import Steering, grounds, rss_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,6 +100,7 @@ class Vnet(Promises):
             HostError: the frame is larger than the wire takes.
         """
         __tracebackhide__ = True
+        number("queue", queue)
         if not 0 <= queue < self.wire.queues:
             raise UsageError(f"no queue {queue} on this wire: it has 0 to {self.wire.queues - 1}")
         raw = header.pack() if isinstance(header, NetHdr) else header
@@ -270,13 +272,24 @@ class Vnet(Promises):
             unclassified_queue: where frames without a hash go.
 
         Raises:
-            CommandError: the device refused.
-            UsageError: CTRL_VQ was not negotiated.
+            CommandError: the device refused; its notes say what of it the standard forbids.
+            UsageError: CTRL_VQ was not negotiated, or no command can say this.
         """
+        __tracebackhide__ = True
         pairs = max(self.driver.pairs, 1)
-        chosen = tuple(i % pairs for i in range(128)) if table is None else tuple(table)
-        config = RssConfig(int(hash_types), chosen, key, unclassified_queue, max_tx_vq=pairs)
-        await self.driver.ctrl.rss_config(config)
+        config = rss_config(
+            tuple(i % pairs for i in range(128)) if table is None else table,
+            hash_types,
+            key,
+            unclassified_queue,
+            pairs,
+        )
+        try:
+            await self.driver.ctrl.rss_config(config)
+        except CommandError as error:
+            for reason in grounds(config, self.driver):
+                error.add_note(reason)
+            raise
         self._steering = Steering.of_config(config)
         return config
 
@@ -337,6 +350,8 @@ class Vnet(Promises):
                 "vnet fixtures the same loop scope (asyncio_default_fixture_loop_scope)"
             )
         pairs = self.driver.pairs
+        if wanted.queue is not None:
+            number("queue", wanted.queue)
         if wanted.queue is not None and not 0 <= wanted.queue < pairs:
             raise UsageError(f"no queue pair {wanted.queue}: the driver has set up {pairs}")
         reported = {"hash_value", "hash_report"} & set(wanted.header)

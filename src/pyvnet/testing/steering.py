@@ -3,13 +3,56 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pyvnet.spec.rss import HashType, RssConfig
+from pyvnet.errors import UsageError
+from pyvnet.spec.features import Feature
+from pyvnet.spec.rss import HashType, RssConfig, hash_type_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pyvnet.driver.driver import Driver
     from pyvnet.runtime import Device
+
+
+def rss_config(
+    table: Sequence[int], hash_types: int, key: bytes, unclassified_queue: int, pairs: int
+) -> RssConfig:
+    """The command, whether or not a device may take it; UsageError for what has no place in one."""
+    try:
+        config = RssConfig(int(hash_types), tuple(table), key, unclassified_queue, max_tx_vq=pairs)
+        if not config.indirection_table:
+            raise UsageError("an indirection table has one entry at least")
+        config.pack()
+    except (TypeError, ValueError, struct.error) as error:
+        raise UsageError(f"MQ_RSS_CONFIG has no place for this: {error}") from error
+    return config
+
+
+def grounds(config: RssConfig, driver: Driver) -> Iterator[str]:
+    """Why a device refuses a command, as far as the standard says so."""
+    if not driver.features & Feature.RSS:
+        yield "RSS was not negotiated"
+        return
+    has, pairs = driver.config, driver.pairs
+    length = len(config.indirection_table)
+    if length & (length - 1):
+        yield f"the indirection table has {length} entries, which is no power of two"
+    if length > has.rss_max_indirection_table_length:
+        most = has.rss_max_indirection_table_length
+        yield f"the indirection table has {length} entries; the device takes {most}"
+    if absent := sorted({queue for queue in config.indirection_table if queue >= pairs}):
+        yield f"the indirection table names queue {absent[0]}; there are {pairs}, from 0 on"
+    if config.unclassified_queue >= pairs:
+        yield f"unclassified_queue is {config.unclassified_queue}; there are {pairs}, from 0 on"
+    if len(config.key) > has.rss_max_key_size:
+        yield f"the key has {len(config.key)} bytes; the device takes {has.rss_max_key_size}"
+    if strange := config.hash_types & ~has.supported_hash_types:
+        names = ", ".join(hash_type_names(strange)) or f"0x{strange:x}"
+        yield f"hash types the device does not offer: {names}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,20 @@
 """``pyvnet conformance TARGET``: does a virtio-net back-end do what the standard asks?
 
 Exit status: 0; 1 a MUST was failed, or nobody answered, from the first case on
-or from a later one; 2 wrong usage.
+or from a later one; 2 wrong usage; 130 or 143 interrupted (SIGINT, SIGTERM),
+after the report so far.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import contextlib
 import json
 import logging
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -25,8 +29,7 @@ from pyvnet.conformance.wires import NONE, open_wire
 from pyvnet.errors import HostError, UsageError
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
 
     from pyvnet.conformance.run import Report, Result
     from pyvnet.conformance.target import Target
@@ -91,14 +94,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in (part.strip() for part in text.split(",")) if word]
+    if words := [word for word in (part.strip() for part in text.split(",")) if word]:
+        return words
+    raise argparse.ArgumentTypeError("no name in it")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the cases and report; returns the exit status."""
     cases = select(args.only) if args.only else everything()
     if args.list:
-        print("\n".join(show.listing(cases)))
+        if args.json:
+            print(json.dumps(show.listing_as_json(cases), indent=2))
+        else:
+            print("\n".join(show.listing(cases)))
         return 0
     if args.target is None:
         raise UsageError(f"what is to be judged? name a TARGET: vhost-user:PATH or {BUILTIN}")
@@ -108,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.pairs <= 127:
         raise UsageError(f"--pairs {args.pairs}: take 1 to 127")
     target = _target(args)
+    if args.junit is not None:  # refused now, and not after the run
+        _write(args.junit, "", "a")
     capture = None if args.capture is None else Writer(args.capture, comment=args.target)
     runner = Runner(
         target,
@@ -118,9 +128,30 @@ def run(args: argparse.Namespace) -> int:
         capture=capture,
     )
     with capture or contextlib.nullcontext(), _silence(args):
-        report = uvloop.run(runner.run(cases))
-    _tell(args, report)
-    return report.exit_status
+        stopped_by = uvloop.run(_until_stopped(runner.run(cases)))
+    _tell(args, runner.report)
+    return 128 + stopped_by if stopped_by else runner.report.exit_status
+
+
+async def _until_stopped(run: Coroutine[Any, Any, object]) -> int:
+    """Wait for the end of a run; returns the signal that ended it early, or 0."""
+    task, loop = asyncio.ensure_future(run), asyncio.get_running_loop()
+    stopped_by: list[int] = []
+
+    def stop(number: int) -> None:
+        stopped_by.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            loop.add_signal_handler(number, stop, number)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped_by:
+            raise
+        return stopped_by[0]
+    return 0
 
 
 @contextlib.contextmanager
@@ -164,7 +195,12 @@ def _tell(args: argparse.Namespace, report: Report) -> None:
     else:
         print("\n".join(show.summary(report)))
     if args.junit is not None:
-        try:
-            args.junit.write_text(show.as_junit(report), "utf-8")
-        except OSError as error:
-            raise HostError(f"cannot write {args.junit}", error.errno) from error
+        _write(args.junit, show.as_junit(report))
+
+
+def _write(path: Path, text: str, mode: str = "w") -> None:
+    try:
+        with path.open(mode, encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise HostError(f"cannot write {path}", error.errno) from error

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pyvnet.daemon.demo import Result
 from pyvnet.daemon.demo import run as run_demo
 from pyvnet.daemon.options import STEERING
-from pyvnet.daemon.plot import plot_spread, require_matplotlib
+from pyvnet.daemon.plot import plot_spread, ready_to_plot
 from pyvnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if not 4 <= args.flows <= 20_000:
         raise UsageError(f"--flows {args.flows}: take 4 to 20000, so that each kind is there")
     if args.plot:
-        require_matplotlib()
+        ready_to_plot(args.plot)
     result = asyncio.run(
         run_demo(args.queues, args.flows, steering=args.steering, break_key=args.break_key)
     )

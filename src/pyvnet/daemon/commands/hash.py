@@ -34,7 +34,7 @@ from pyvnet.daemon.hash_arguments import (
     table_argument,
 )
 from pyvnet.daemon.hash_rows import HEADING, Row, describe, is_cut_in_headers, note, rows
-from pyvnet.daemon.plot import plot_spread, require_matplotlib
+from pyvnet.daemon.plot import plot_spread, ready_to_plot
 from pyvnet.daemon.recompute import Given, Judge
 from pyvnet.daemon.spread import Spread
 from pyvnet.spec.rss import (
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     made.
     """
     if args.plot:
-        require_matplotlib()
+        ready_to_plot(args.plot)
     asked: tuple[int, ...] | None = args.table or (args.queues and round_robin(args.queues))
     given = Given(args.key, args.types, asked, args.unclassified)
     judge = Judge(given, asked or round_robin(DEFAULT_QUEUES))
