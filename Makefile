@@ -12,6 +12,9 @@ PY := $(VENV)/bin/python
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+# Where Python is told to keep nothing it compiled, each of thousands of processes compiles the
+# package anew, and each pytest the tests.
+unexport PYTHONDONTWRITEBYTECODE
 # More arguments for pytest: make test PYTEST_ARGS='-x tests/device'
 PYTEST_ARGS ?=
 # Test processes side by side; 0 runs the tests in pytest's own process, as debuggers want it.
@@ -34,7 +37,7 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fra
 # The kernel and modules of the guest that QEMU runs.
 GUEST_KERNEL := build/guest/vmlinuz
 
-# One build at a time per tree, whoever calls make.
+# One build of a thing at a time per tree, whoever calls make.
 LOCKED := flock build/.lock
 
 .PHONY: help
@@ -74,7 +77,7 @@ VARIANT_FLAGS_tsan-hooks := $(VARIANT_FLAGS_tsan) $(VARIANT_FLAGS_hooks)
 VARIANT = build/$(1)/_ffi.abi3.so
 
 build/%/_ffi.abi3.so: $(EXT_INPUTS) | $(VENV)/.deps build
-	PYVNET_CFLAGS='$(VARIANT_FLAGS_$*)' $(LOCKED) $(PY) setup.py -q build_ext --force --build-lib build/$*/lib --build-temp build/$*/tmp
+	PYVNET_CFLAGS='$(VARIANT_FLAGS_$*)' flock build/.lock-$* $(PY) setup.py -q build_ext --force --build-lib build/$*/lib --build-temp build/$*/tmp
 	mv build/$*/lib/pyvnet/_native/_ffi.abi3.so $@
 
 .PHONY: native-asan native-tsan native-hooks native-debug
@@ -82,6 +85,9 @@ native-asan: $(call VARIANT,asan) $(call VARIANT,asan-hooks) ## the extension un
 native-tsan: $(call VARIANT,tsan) $(call VARIANT,tsan-hooks) ## the extension under TSan
 native-hooks: $(call VARIANT,hooks) ## the extension with test hooks compiled in
 native-debug: $(call VARIANT,debug) ## the extension without optimisation
+
+.PHONY: builds
+builds: native-hooks native-asan native-tsan fuzz-replay-build build/count/frames ## all the C that tests run; make -j2 builds
 
 # --- run ------------------------------------------------------------------------
 
@@ -119,7 +125,7 @@ test: setup native-hooks test-needs ## the whole suite but the soak
 
 .PHONY: test-debug
 test-debug: setup native-hooks test-needs ## the asyncio tests again but guests', with asyncio's debug mode
-	PYTHONASYNCIODEBUG=1 $(PY) $(PYTEST) -m 'asyncio and not soak and not guest' $(PYTEST_ARGS)
+	PYTHONASYNCIODEBUG=1 $(PY) $(PYTEST) --loops stock -m 'asyncio and not soak and not guest' $(PYTEST_ARGS)
 
 .PHONY: soak
 soak: setup native-hooks test-needs ## the long tests
@@ -141,6 +147,8 @@ SLOW := --timeout=300
 # Under PYTHONMALLOC=malloc each small buffer of Python's has its own red zones too, at twice the
 # time for everything.  C is handed such buffers, frames cut at every byte among them, in the
 # directories named here; elsewhere it sees guest memory and what it allocated itself.
+# --once and --loops in tests/conftest.py say what is not repeated.
+ONCE := --once --loops each
 ASAN_EXACT := tests/datapath tests/differential tests/fuzz tests/hostile
 .PHONY: asan
 asan: export PYVNET_NATIVE = $(CURDIR)/$(call VARIANT,asan)
@@ -151,10 +159,11 @@ asan: PRELOAD = $$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=
 asan: UNDER = ASAN_OPTIONS=$(ASAN) UBSAN_OPTIONS=$(UBSAN) LD_PRELOAD="$(PRELOAD)"
 asan: setup native-asan test-needs ## the whole suite over the ASan and UBSan build
 	$(call SANITIZED,asan,PYTHONMALLOC=malloc $(UNDER) \
-		$(PY) $(PYTEST) $(SLOW) --once $(PYTEST_ARGS) $(ASAN_EXACT) && $(UNDER) \
-		$(PY) $(PYTEST) $(SLOW) --once $(PYTEST_ARGS) tests $(ASAN_EXACT:%=--ignore=%))
+		$(PY) $(PYTEST) $(SLOW) $(ONCE) $(PYTEST_ARGS) $(ASAN_EXACT) && $(UNDER) \
+		$(PY) $(PYTEST) $(SLOW) $(ONCE) $(PYTEST_ARGS) tests $(ASAN_EXACT:%=--ignore=%))
 
 # TSan's shadow memory needs the address layout setarch -R gives.
+# These tests share nothing, and most are in one file: they are dealt out one by one.
 .PHONY: tsan
 tsan: export PYVNET_NATIVE = $(CURDIR)/$(call VARIANT,tsan)
 tsan: export PYVNET_NATIVE_HOOKS = $(CURDIR)/$(call VARIANT,tsan-hooks)
@@ -162,7 +171,7 @@ tsan: TSAN = halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tool
 tsan: setup native-tsan test-needs ## the tests marked tsan over the TSan build
 	$(call SANITIZED,tsan,TSAN_OPTIONS=$(TSAN):log_path=$(CURDIR)/build/tsan/report \
 		LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
-		setarch -R $(PY) $(PYTEST) $(SLOW) -m 'tsan and not soak' $(PYTEST_ARGS))
+		setarch -R $(PY) $(PYTEST) --dist worksteal $(SLOW) -m 'tsan and not soak' $(PYTEST_ARGS))
 
 # --- speed ------------------------------------------------------------------------
 
@@ -239,8 +248,10 @@ build/fuzz/%: native/fuzz/fuzz_%.c $(C_SOURCES) $(C_HEADERS)
 	clang $(C_FLAGS) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 		-DVNET_TEST_HOOKS=1 -o $@ $(filter %.c,$^)
 
-.PHONY: fuzz-replay
-fuzz-replay: setup $(addprefix build/fuzz-replay/,$(FUZZERS)) ## every corpus file once, gcc's sanitizers
+.PHONY: fuzz-replay fuzz-replay-build
+fuzz-replay-build: $(addprefix build/fuzz-replay/,$(FUZZERS))
+
+fuzz-replay: setup fuzz-replay-build ## every corpus file once, gcc's sanitizers
 	@for name in $(FUZZERS); do \
 		echo "fuzz-replay: $$name"; \
 		build/fuzz-replay/$$name native/fuzz/corpus/$$name/*; \
@@ -287,10 +298,15 @@ CLANG_FORMAT_FILES = $(sort $(wildcard native/include/pyvnet/*.h native/src/*.[c
 	$(wildcard tests/system/guest/*.c tests/datapath/hash_kernels/*.c) $(wildcard bench/c/*.[ch]))
 
 .PHONY: check
-check: setup check-c gen-check bpf-check ## linters, types, formatting, generated files, C warnings
+check: setup check-types check-c check-style gen-check bpf-check ## linters, types, formatting, generated files, C warnings
+
+.PHONY: check-types check-style
+check-types: $(VENV)/.deps
+	$(VENV)/bin/mypy
+
+check-style: $(VENV)/.deps
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(CLANG_FORMAT_FILES)
 	$(VENV)/bin/codespell
 

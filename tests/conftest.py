@@ -10,7 +10,7 @@ Leaks.  After every test the file descriptors, threads and guest memory
 mappings of the process are those from before it (`may_leak(reason)` opts out).
 
 Loops.  Every asyncio test runs on the stock loop and on uvloop (`one_loop(reason)`
-keeps the stock one only).
+keeps the stock one only; `--loops` one of them for each test, or the stock one for all).
 
 Ids.  `requirement(*ids)` cites docs/requirements.md, docs/decisions.md and
 docs/peer-faults.md; an unknown id ends the collection.
@@ -28,6 +28,7 @@ import re
 import shutil
 import threading
 import time
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--requirements-to is how tools/spec_coverage.py learns who cites what.
 
-    --once is for sanitizers: tests/differential/test_coverage_matrix.py says what it spares.
+    --once is for sanitizers: tests/differential/test_coverage_matrix.py says what it spares, and
+    `plain_build` marks tests that run nothing of the build it looks at.
+
+    --loops says on which event loops the asyncio tests run.  "each" is one a test, half of them
+    on uvloop: for sanitizers, which look at our C, and our C knows no loop.  "stock" is for
+    asyncio's debug mode: what uvloop checks in it (calls from other threads, sockets that
+    block, coroutines nobody awaited), the stock loop checks too, and more.
 
     Threads and descriptors leave /proc a moment after they were joined, on a busy
     machine a long one: --settle says how long the leak check waits for them.
@@ -146,6 +153,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--requirements-to", metavar="FILE", help="write {test: [ids]} as JSON")
     parser.addoption("--settle", metavar="SECONDS", type=float, default=10.0)
     parser.addoption("--once", action="store_true", help="repeat no plan of the coverage matrix")
+    parser.addoption("--loops", choices=("both", "each", "stock"), default="both")
 
 
 @cache
@@ -161,6 +169,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _check_requirements(config, items)
     runnable: list[pytest.Item] = []
     foreign: list[pytest.Item] = []
+    if config.getoption("--once"):
+        again = [item for item in items if item.get_closest_marker("plain_build")]
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if not item.get_closest_marker("plain_build")]
     for item in items:
         wanted = {flag for marker in item.iter_markers("needs_cpu") for flag in marker.args}
         (runnable if wanted <= _cpu_flags() else foreign).append(item)
@@ -184,6 +196,12 @@ def _check_requirements(config: pytest.Config, items: list[pytest.Item]) -> None
         raise pytest.UsageError("no such requirement: " + "; ".join(sorted(unknown)))
     if target := config.getoption("--requirements-to"):
         Path(target).write_text(json.dumps({test: sorted(set(ids)) for test, ids in cited.items()}))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from walking thousands of tests and their modules again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -214,15 +232,18 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_asyncio_loop_factories(
-    config: pytest.Config,  # noqa: ARG001 the hook's signature
-    item: pytest.Item,
+    config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run every asyncio test on both loops, unless its `one_loop` says why not."""
+    """Run every asyncio test on both loops, unless its `one_loop` or --loops says otherwise."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-        "asyncio": asyncio.SelectorEventLoop
+        "asyncio": asyncio.SelectorEventLoop,
+        "uvloop": uvloop.new_event_loop,
     }
-    if item.get_closest_marker("one_loop") is None:
-        loops["uvloop"] = uvloop.new_event_loop
+    which = config.getoption("--loops")
+    if item.get_closest_marker("one_loop") is not None or which == "stock":
+        del loops["uvloop"]
+    elif which == "each":  # by the name, so that each process collects the same tests
+        del loops[sorted(loops)[zlib.crc32(item.nodeid.encode()) % 2]]
     return loops
 
 
@@ -238,9 +259,10 @@ def _held() -> frozenset[str]:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             held.add(f"thread {task.name} {(task / 'comm').read_text().strip()}")
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if "memfd:pyvnet" in line:
-            held.add(f"mapping {line.split()[0]}")
+    maps = Path("/proc/self/maps").read_bytes()
+    if b"memfd:pyvnet" in maps:  # hundreds of lines, seldom one of these
+        ours = (line for line in maps.splitlines() if b"memfd:pyvnet" in line)
+        held.update(f"mapping {line.split()[0].decode()}" for line in ours)
     return frozenset(held)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 pytest_plugins = ("pytester",)
+pytestmark = pytest.mark.plain_build("no C is loaded")
 
 
 @pytest.fixture
@@ -136,6 +138,41 @@ def test_leaks_are_named(run: _Run) -> None:
 def test_asyncio_tests_run_on_both_loops(run: _Run) -> None:
     result = run(ci=True, test_loops=LOOPS)
     result.assert_outcomes(passed=3)
+
+
+def _loops_of_eight(run: _Run, which: str) -> list[str]:
+    body = "import asyncio\n" + "\n".join(
+        f"async def test_{i}():\n    print('on', type(asyncio.get_running_loop()).__module__)"
+        for i in range(8)
+    )
+    result = run("-s", "--loops", which, ci=True, test_eight=body)
+    result.assert_outcomes(passed=8)
+    return re.findall(r"\bon (asyncio|uvloop)", result.stdout.str())
+
+
+def test_debug_mode_is_on_the_stock_loop(run: _Run) -> None:
+    assert _loops_of_eight(run, "stock") == 8 * ["asyncio"]
+
+
+def test_each_test_on_one_loop_or_the_other(run: _Run) -> None:
+    loops = _loops_of_eight(run, "each")
+    assert len(loops) == 8
+    assert set(loops) == {"asyncio", "uvloop"}
+
+
+def test_what_runs_the_plain_build_is_run_over_no_other(run: _Run) -> None:
+    plain = """
+        import pytest
+
+        @pytest.mark.plain_build("why")
+        def test_plain():
+            pass
+
+        def test_other():
+            pass
+    """
+    run(ci=True, test_plain=plain).assert_outcomes(passed=2)
+    run("--once", ci=True, test_plain=plain).assert_outcomes(passed=1, deselected=1)
 
 
 def test_unknown_requirements_end_the_collection(run: _Run) -> None:

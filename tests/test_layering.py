@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src/pyvnet"
 
+pytestmark = pytest.mark.plain_build("files are read; a helper is imported in a process of its own")
+
 DEVICE_SIDE = frozenset({"spec", "device"})
 RUNTIME = frozenset(
     {"spec", "device", "transport", "datapath", "offload", "netdev", "driver", "capture"}

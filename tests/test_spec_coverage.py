@@ -9,6 +9,8 @@ import pytest
 
 from tools import spec_coverage
 
+pytestmark = pytest.mark.plain_build("tests are collected and documents read")
+
 
 @pytest.fixture(scope="module")
 def coverage() -> spec_coverage.Coverage:

@@ -18,6 +18,7 @@ for pair in "$@"; do
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	exec 9<"$0" && flock 9 # apt-get does not wait for another
 	{
 		apt-get update -q
 		# shellcheck disable=SC2086

@@ -18,6 +18,8 @@ import pytest
 
 ROOT: Final = Path(__file__).parent.parent.parent
 PACKAGE: Final = ROOT / "src/pyvnet"
+
+pytestmark = pytest.mark.plain_build("what is spoilt is Python, run by processes of their own")
 RSS: Final = "tests/conformance/test_control_rss.py::"
 MQ: Final = "tests/conformance/test_control_multiqueue.py::"
 HASH: Final = "tests/conformance/test_control_hash.py::"
