@@ -112,8 +112,13 @@ void vnet_mutate_front(uint64_t *words, uint32_t *report)
 {
 	uint8_t *header = (uint8_t *)words;
 	uint8_t *buffers = header + offsetof(struct virtio_net_hdr_v1, num_buffers);
-	uint32_t value = (uint32_t)(words[1] >> 32);
+	uint32_t value;
 
+	if (*report && header[1] && VNET_MUTANT(BURST_NOT_HASHED)) {
+		*report = 0;
+		words[1] = (uint32_t)words[1];
+	}
+	value = (uint32_t)(words[1] >> 32);
 	if (*report)
 		*report = other_report(*report);
 	else if (VNET_MUTANT(REPORT_WITHOUT_HASH))

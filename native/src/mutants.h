@@ -65,6 +65,7 @@
 	X(GSO_WITHOUT_CSUM)           \
 	X(CSUM_START_FROM_IP)         \
 	X(PRIORITY_TAG_FILTERED)      \
+	X(BURST_NOT_HASHED)           \
 	/* sent frames */             \
 	X(TX_HEADER_12_FOR_20)        \
 	X(TX_HEADER_IN_OWN_BUFFER)    \

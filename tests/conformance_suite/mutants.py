@@ -62,6 +62,7 @@ WIDE: Final = frozenset(
         "offer-without-control-queue",
         "offer-without-version-1",
         "report-without-hash",
+        "rings-served-after-reset",
         "runs-before-driver-ok",
         "status-kept-on-reset",
         "tx-header-passed-on",

@@ -430,6 +430,34 @@ LINE: Final = {
         one(RUNTIME, "Device.stop_queue", "return state.avail_base, state.used_base",
             "return 0, 0"),
     ),
+    "reset-needed-untold": Mutant(
+        ("VIO-STAT-03",), "DEVICE_NEEDS_RESET is set, and no notification comes.",
+        one(RINGS, "DeviceRings._needs_reset", "self._transition(state, ConfigChanged())",
+            "self._transition(state)"),
+    ),
+    "position-one-back": Mutant(
+        ("VHU-RING-04", "VHU-RING-09"), "A ring is said to stand one before where it stands.",
+        one(RUNTIME, "Device.stop_queue", "return state.avail_base,",
+            "return state.avail_base - 1 & 0xFFFF,"),
+    ),
+    "stopped-ring-served": Mutant(
+        ("VIO-RST-03", "VHU-RING-03"), "A ring that is stopped goes on, until it is set up again.",
+        (
+            *one(RUNTIME, "Device.stop_queue", "self._rings.stop(index)",
+                 "self._rings._engine.queue_state(self._rings._inner(index))"),
+            *one(RINGS, "DeviceRings.stop_queue", "StopQueue(index), ", ""),
+            *one(RINGS, "DeviceRings.start_queue", "*self._policy_change(after), start",
+                 "StopQueue(setup.index), *self._policy_change(after), start"),
+        ),
+    ),
+    "rings-served-after-reset": Mutant(
+        ("VIO-RST-02",), "Rings go on after a reset, until the next driver has its own.",
+        (
+            *one(DEVICE, "VirtioNetDevice.reset", "Deactivate(), ", ""),
+            *one(RINGS, "DeviceRings._start_effects", "return SetPolicy",
+                 "return *map(StopQueue, range(2 * state.max_virtqueue_pairs + 1)), SetPolicy"),
+        ),
+    ),
     "mtu-not-kept": Mutant(
         ("NET-CFG-05", "U-51"), "Frames longer than the MTU are handed over.",
         _policy("mtu=mtu if features & Feature.MTU else 0", "mtu=0"),

@@ -125,6 +125,7 @@ RECEIVED: Final = {
     "csum-start-from-ip": Mutant(
         ("NET-RX-11",), "csum_start of a GSO frame counts from the IP header."
     ),
+    "burst-not-hashed": Mutant(("U-28",), "A frame to be segmented has no hash."),
     "priority-tag-filtered": Mutant(
         ("U-35",), "A priority tag, VLAN 0, is filtered like any that is not in the table."
     ),

@@ -78,3 +78,18 @@ def test_names_and_ids_exist() -> None:
         assert (ROOT / name).exists(), name
     for name in re.findall(r"\]\(([\w./-]+)\)", TEXT):
         assert (ROOT / "docs" / name).exists(), name
+
+
+def test_what_no_case_judges_is_listed() -> None:
+    """Each id once: with a case, or in the table with the reason there is none."""
+    section = TEXT.partition("## What no case judges")[2].partition("\n## ")[0]
+    listed: list[str] = []
+    for cell in re.findall(r"^\| ([A-Z].*?) \|", section, re.MULTILINE):
+        for word in cell.split(", "):
+            named = re.compile(re.escape(word).replace(r"\\\*", r"\d+"))
+            matching = [row for row in table() if named.fullmatch(row)]
+            assert matching, word
+            listed += matching
+    assert len(set(listed)) == len(listed)
+    cited = {row for case in everything() for row in case.ids}
+    assert sorted(listed) == sorted(set(table()) - cited)

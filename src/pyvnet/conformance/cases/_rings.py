@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.driver import Buffer
@@ -12,7 +13,7 @@ from pyvnet.driver.queue import drain_eventfd
 from pyvnet.spec.net_hdr import NetHdr, header_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from pyvnet.conformance.trial import Trial
     from pyvnet.driver import Driver, Frame
@@ -24,7 +25,8 @@ LARGEST: Final = 1514
 _TO_ALL: Final = b"\xff" * 6
 _FROM: Final = b"\x02ring\x01"
 _EXPERIMENTS: Final = b"\x88\xb5"
-_PAUSE: Final = 0.0005  # seconds between two looks at memory nobody signals
+PAUSE: Final = 0.0005  # seconds between two looks at memory nobody signals
+IDLE: Final = 0.1  # seconds, where nothing can be seen of a device that does what it should
 
 
 def numbered(number: int, size: int = SMALLEST) -> bytes:
@@ -80,9 +82,41 @@ async def until(t: Trial, look: Callable[[], object], what: str) -> None:
     try:
         async with asyncio.timeout(t.step):
             while not look():  # noqa: ASYNC110 (nobody signals a change of memory)
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(PAUSE)
     except TimeoutError:
         t.fail(f"no {what} within {t.step:.3g} s")
+
+
+async def undisturbed(
+    t: Trial,
+    before: object,
+    look: Callable[[], object],
+    what: str,
+    *turns: Callable[[], Awaitable[object]],
+) -> None:
+    """Look that memory stays as it was although the device has had its turn at it.
+
+    Args:
+        t: the trial.
+        before: what is looked at, before the device had reason to change it.
+        look: what must stay the same.
+        what: it, for the report.
+        turns: in order, what comes only when the device has worked on since; two make sure that
+            it was through everything in between.  A device that owes none of them, or none at all
+            being there, is given time: nothing else tells that it does nothing.
+    """
+    t.doing = f"a turn of the device at {what}"
+    try:
+        async with asyncio.timeout(t.step / 2):
+            for turn in turns:
+                await turn()
+    except TimeoutError:
+        turns = ()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0 if turns else min(IDLE, t.step / 4)):
+            while look() == before:  # noqa: ASYNC110 (nobody signals a change of memory)
+                await asyncio.sleep(PAUSE)
+    t.check(look() == before, f"{what} changed")
 
 
 async def flush(t: Trial, drv: Driver, queue: int = 0) -> None:

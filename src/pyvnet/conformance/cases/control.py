@@ -137,7 +137,7 @@ async def unknown_commands_are_refused(t: Trial) -> None:
         t.equal(ack, Ack.ERR, f"answer to command {number} of class {ctrl_class}")
 
 
-@case("OUR-CVQ-04", control=True)
+@case("OUR-CVQ-04", "U-65", control=True)
 async def commands_need_their_feature(t: Trial) -> None:
     """A command whose feature was offered but not accepted is refused, the others are taken."""
     features = sorted({command.feature for command in ALL if consistent(t) & command.feature})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pyvnet.conformance.case import case
 from pyvnet.conformance.cases import _frames
+from pyvnet.conformance.cases._bursts import LONG
 from pyvnet.conformance.cases._frames import flow, flows
 from pyvnet.conformance.cases._steering import (
     EX_TYPES,
@@ -253,7 +254,7 @@ async def fragments_have_no_ports(t: Trial) -> None:
     await _judge(t, _frames.fragments(), sets)
 
 
-@case("U-24", "U-29", needs=Feature.HASH_REPORT, wire=True, control=True)
+@case("U-24", "U-29", "U-64", needs=Feature.HASH_REPORT, wire=True, control=True)
 async def frames_cut_short_are_hashed_by_what_is_there(t: Trial) -> None:
     """Frames that end inside a header, or lie about lengths: the type whose fields are there."""
     await _judge(t, _frames.cut_short(), (_V4 | _V6,))
@@ -269,6 +270,27 @@ async def vlan_tags_are_skipped(t: Trial) -> None:
 async def encapsulated_ip_is_not_hashed(t: Trial) -> None:
     """IP in PPPoE and MPLS has no hash."""
     await _judge(t, _frames.encapsulated(), ())
+
+
+@case("U-28", needs=Feature.HASH_REPORT | Feature.GUEST_TSO4, wire=True, control=True)
+async def bursts_have_the_hash_of_their_headers(t: Trial) -> None:
+    """A burst that comes whole has one hash, and in segments each the same: that of its flow."""
+    if not t.wire.carries_header:
+        t.not_applicable(f"{t.wire.describe()} carries no virtio header")
+    features = Feature.HASH_REPORT | Feature.GUEST_TSO4 | t.offered & Feature.RSS
+    drv = await steered(t, features, pairs=1)
+    types, key = int(plain_types(drv)), VERIFICATION_KEY[: drv.config.rss_max_key_size]
+    await configure(drv, types, key)
+    burst, last = LONG[0], flow(0, 30)
+    asked = burst.asked(segments=True)
+    await t.inject(asked.frame, asked.header.pack())
+    await t.inject(last)
+    came = 0
+    while (seen := await t.receive(drv)).data != last:
+        came += len(seen.data)
+        how = "whole" if seen.header.gso_type else "a segment"
+        judge_hash(t, seen, types, key, f"a {burst.name} burst, {how}")
+    t.check(came >= len(burst.payload), f"{came} bytes came of a burst of {len(burst.frame)}")
 
 
 @case("U-17", needs=Feature.HASH_REPORT | Feature.RSS, wire=True, control=True)

@@ -8,17 +8,19 @@ serve the next driver.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.conformance.case import Case, case
-from pyvnet.conformance.cases._rings import crosses, head_of, numbered, scatter
+from pyvnet.conformance.cases._rings import IDLE, PAUSE, crosses, head_of, numbered, scatter
 from pyvnet.conformance.trial import NoAnswerError
 from pyvnet.driver.misbehave import Forger
 from pyvnet.driver.offload import offload
 from pyvnet.errors import PyvnetError
 from pyvnet.spec.features import NO_FEATURES, Feature
 from pyvnet.spec.net_hdr import GsoType, HdrFlag, NetHdr, header_size
+from pyvnet.spec.status import DeviceStatus
 from pyvnet.testing.frames import Ipv4, build, tcp
 
 if TYPE_CHECKING:
@@ -76,10 +78,20 @@ async def _is_there(t: Trial, number: int) -> None:
         t.fail(f"the back-end is gone: {error}")
 
 
-async def _settle(drv: Driver) -> None:
-    """Give the device the time of an answer, which it may refuse by now."""
+async def _settle(t: Trial, drv: Driver, *, sending: bool) -> None:
+    """Give the device a turn at what it was given, by the pair's other ring, which it may leave.
+
+    Without it the next driver might come before anybody has looked.
+    """
     with contextlib.suppress(PyvnetError, OSError):
-        await drv.transport.device_features()
+        async with asyncio.timeout(min(IDLE, t.step / 4)):
+            for number in (20, 21):
+                if sending:
+                    await drv.send(numbered(number))
+                    await t.wire.receive(t.step)
+                else:
+                    await t.inject(numbered(number))
+                    await drv.receive(t.step)
 
 
 def _is_survived(name: str, what: str, needs: Feature, forge: Forge) -> Case:
@@ -89,7 +101,7 @@ def _is_survived(name: str, what: str, needs: Feature, forge: Forge) -> Case:
     )  # fmt: skip
     async def look(t: Trial) -> None:
         for number, writable in enumerate((False, True)):
-            drv = await t.negotiate(needs, rx_buffers=0)
+            drv = await t.negotiate(needs, rx_buffers=0 if writable else None)
             queue = (drv.receiveqs if writable else drv.transmitqs)[0]
             message = head_of(drv) + numbered(number, 1500)
             pieces = scatter(drv, message, (20, 300), writable=writable)
@@ -98,13 +110,36 @@ def _is_survived(name: str, what: str, needs: Feature, forge: Forge) -> Case:
             queue.kick()
             if writable:
                 await t.inject(numbered(number))
-            await _settle(drv)
+            await _settle(t, drv, sending=writable)
             await _is_there(t, 10 + number)
 
     return look
 
 
 CHAINS: Final = [_is_survived(*row) for row in _CHAINS]
+
+
+@case("VIO-STAT-03", wire=True, hostile=True)
+async def a_device_that_needs_a_reset_says_so(t: Trial) -> None:
+    """If a chain nobody can walk makes the device need a reset, a notification comes with it."""
+    drv = await t.negotiate()
+    pieces = scatter(drv, head_of(drv) + numbered(1, 1500), (20, 300))
+    queue = drv.transmitqs[0]
+    Forger(queue.ring).loop(pieces)
+    queue.publish()
+    queue.kick()
+    try:
+        async with asyncio.timeout(t.step / 2):
+            while not await _needs_reset(drv):  # noqa: ASYNC110 (the notification is looked for)
+                await asyncio.sleep(PAUSE)
+    except (TimeoutError, ConnectionError):
+        t.not_applicable("it goes on without a reset, or ends the connection")
+    await t.notified(drv)
+
+
+async def _needs_reset(drv: Driver) -> bool:
+    return bool(await drv.transport.get_status() & DeviceStatus.DEVICE_NEEDS_RESET)
+
 
 _TCP: Final = bytes(build(Ipv4(), tcp(payload=bytes(200))))
 _END: Final = len(_TCP)

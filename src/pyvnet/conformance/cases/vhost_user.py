@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.conformance.case import case
+from pyvnet.conformance.cases._rings import undisturbed
 from pyvnet.conformance.cases.initialization import frame
 from pyvnet.driver.errors import RefusedError
 from pyvnet.driver.frontend_rings import stop
 from pyvnet.driver.memory import PAGE_SIZE, GuestMemory, RegionSpec
+from pyvnet.driver.queue import drain_eventfd
 from pyvnet.spec import vhost_user as vu
 from pyvnet.spec.features import Feature
 from pyvnet.spec.status import DeviceStatus
@@ -232,9 +234,11 @@ async def a_disabled_receive_ring_gets_nothing(t: Trial) -> None:
     await _exchange(t, drv, 10)
     await _switch(t, drv, 0, on=False)
     await t.inject(frame(12))
-    # Transmission says when the device has had its turn: it serves both rings of a pair.
-    await drv.send(frame(13))
-    t.equal((await t.sent()).data, frame(13), "the frame on the wire")
+    # Transmission says when the device has had its turn: it serves both rings of a pair.  The
+    # first may have been on its way before.
+    for _ in range(2):
+        await drv.send(frame(13))
+        t.equal((await t.sent()).data, frame(13), "the frame on the wire")
     t.equal(drv.receive_nowait(), None, "a frame on a disabled receiveq")
     await _switch(t, drv, 0, on=True)
     await t.started(drv)
@@ -243,7 +247,7 @@ async def a_disabled_receive_ring_gets_nothing(t: Trial) -> None:
         t.equal(seen, frame(12), "a frame that was under way")
 
 
-@case("VHU-RING-06", wire=True, protocol=True)
+@case("VHU-RING-06", "U-42", wire=True, protocol=True)
 async def a_disabled_transmit_ring_is_emptied(t: Trial) -> None:
     """What is sent on a disabled transmitq comes back used and does not go on the wire."""
     drv = await t.negotiate()
@@ -268,8 +272,13 @@ async def a_stopped_ring_goes_on_where_it_stood(t: Trial) -> None:
     base, used = await drv.transport.stop_queue(sending.index)
     t.equal((base, used), (shown, shown), "where a transmitq stands that gave back everything")
     await drv.send(frame(32))
-    await drv.transport.get_status()
-    t.equal(sending.ring.ready(), 0, "buffers a stopped transmitq gave back")
+
+    async def receives() -> None:
+        await t.inject(frame(33))
+        await drv.receive(t.step)
+
+    what = "what a stopped transmitq gave back"
+    await undisturbed(t, 0, sending.ring.ready, what, receives, receives)
     setup = replace(sending.setup(), avail_base=base, used_base=used)
     await drv.transport.set_queue(setup)
     sending.kick()
@@ -287,6 +296,7 @@ async def the_call_fd_can_be_replaced(t: Trial) -> None:
     try:
         await link.tell(Request.SET_VRING_CALL, vu.pack_u64(receiving.index), (call,))
         await link.call_u64(Request.GET_FEATURES)
+        drain_eventfd(call)  # it may be told of at once, and that is no news of a frame
         receiving.ring.arm()
         await t.inject(frame(42))
         t.doing = "a notification on the new call fd"
