@@ -18,15 +18,6 @@
 #define EVENT_ROUNDS_MANY 2u /* … of a worker with several host port queues */
 #define BACKOFF_MAX 255u /* sleeps without looking on before it is tried again */
 
-static void pause_cpu(void)
-{
-#if defined(__x86_64__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
 static uint64_t now_ns(void)
 {
 	struct timespec now;
@@ -249,7 +240,7 @@ static bool look_on(struct vnet_worker *w)
 		return true;
 	}
 	if (now - w->idle_since < UINT64_C(1000) * w->engine->poll_us) {
-		pause_cpu();
+		vnet_pause_cpu();
 		return true;
 	}
 	w->backoff = w->backoff < BACKOFF_MAX / 2 ? 2 * w->backoff + 1 : BACKOFF_MAX;

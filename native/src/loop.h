@@ -47,6 +47,16 @@ static inline uint64_t vnet_event_token(enum vnet_source source, uint32_t pair)
 	return (uint64_t)source << 32 | pair;
 }
 
+/** vnet_pause_cpu() - between two looks at what another processor writes */
+static inline void vnet_pause_cpu(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 /** vnet_worker_main() - the thread */
 void *vnet_worker_main(void *worker);
 

@@ -21,6 +21,7 @@ static_assert(offsetof(struct vnet_worker, command) % 64 == 0 &&
 		      offsetof(struct vnet_pair, stats) % 64 == 0,
 	      "cache lines");
 
+#define WAIT_LOOKS 1000u /* some 20 us */
 #define CPUS_MAX 8192u /* as many as Linux can be built for */
 
 static int watch(int epoll_fd, int operation, int fd, uint32_t events, uint64_t data)
@@ -261,8 +262,14 @@ static void post(struct vnet_worker *w, struct vnet_command *command)
 		return; /* the eventfd is readable already */
 }
 
+/* A worker that is awake answers sooner than this thread would fall asleep and wake. */
 static void wait_done(struct vnet_engine *engine)
 {
+	for (unsigned int looks = 0; looks < WAIT_LOOKS; looks++) {
+		if (!sem_trywait(&engine->done))
+			return;
+		vnet_pause_cpu();
+	}
 	while (sem_wait(&engine->done) && errno == EINTR)
 		;
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Port: TypeAlias = Literal["pair", "tap"]
 PORTS: Final = ("pair", "tap")
+_LOOK_ON: Final = 500  # microseconds
 _NO_IPV6: Final = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
 
@@ -63,13 +64,13 @@ class DeviceFactory:
             offered: features it offers; None: all it knows.
             options: for `pyvnet.Device`: ``mac``, ``mtu``, ``steering``, ``workers`` (1, unless
                 it is told otherwise: threads take time to start and end, and suites run side
-                by side), ``engine_config`` (a worker without work sleeps at once, unless it
-                is told otherwise, here or by PYVNET_POLL_US: to look on takes a CPU from the
-                test it looks for), …
+                by side), ``engine_config`` (a worker looks on for longer than a test takes
+                from a frame to the next, unless it is told otherwise, here or by
+                PYVNET_POLL_US: to be woken takes longer than the frame), …
         """
         options.setdefault("workers", 1)
         if "PYVNET_POLL_US" not in os.environ:
-            options.setdefault("engine_config", EngineConfig(poll_us=0))
+            options.setdefault("engine_config", EngineConfig(poll_us=_LOOK_ON))
         if "features" in options:
             raise UsageError("`features` are the driver's choice; what a device offers: `offered`")
         if offered is not None:
