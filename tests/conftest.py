@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
+from hypothesis import HealthCheck, settings
 
 from tools import spec_coverage
 
@@ -50,6 +51,10 @@ _FOREIGN = pytest.StashKey[list[str]]()
 # numpy's BLAS starts threads when a plot is first drawn, which would read as a leak.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# How long an example takes is the machine's affair; the rest is as hypothesis has it, in CI or not.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 # --- the skip door ----------------------------------------------------------------

@@ -256,8 +256,10 @@ async def test_used_rings_that_lie(
 async def test_a_control_queue_nobody_serves_is_found_out_once(tmp_path: Path) -> None:
     """The back-end offers it and never looks at it: those cases are not the back-end's to pass."""
     cases = select(["control", "version-1-is-offered"])
-    with listening(tmp_path / "x", lambda _: None):
-        report = await judged(tmp_path / "x", cases)
+    path, each = tmp_path / "x", BRIEF
+    with listening(path, lambda _: None):
+        while (report := await Runner(VhostUser(path), timeout=each).run(cases)).facts is None:
+            each *= 2  # it was not even heard in so little time
     assert not report.control
     for result in report.results:
         if result.case.control:

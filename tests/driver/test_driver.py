@@ -15,6 +15,7 @@ from pyvnet.errors import PyvnetError, UsageError
 from pyvnet.spec.config import LinkStatus
 from pyvnet.spec.features import NO_FEATURES, Feature
 from tests.driver.plain_device import OFFER, PlainDevice
+from tests.driver.ways import WITHIN
 
 if TYPE_CHECKING:
     from pyvnet.spec.config import NetConfig
@@ -118,7 +119,7 @@ async def test_negotiating_again_starts_from_nothing(plain: PlainDevice, drv: Dr
     for features, size in ((RSS, 64), (NO_FEATURES, 1), (Feature.MQ | Feature.CTRL_VQ, 8)):
         await drv.negotiate(features, queue_size=size)
         plain.inject(b"x" * 60)
-        assert (await drv.receive(1)).data == b"x" * 60
+        assert (await drv.receive(WITHIN)).data == b"x" * 60
         assert plain.rings[0].size == size
     assert open_fds() == before
 

@@ -20,6 +20,7 @@ from pyvnet.spec.ctrl import Ack
 from pyvnet.spec.features import NO_FEATURES, Feature, features_from_names
 from pyvnet.spec.net_hdr import GsoType, HdrFlag, NetHdr
 from pyvnet.testing.frames import Ipv4, Ipv6, Vlan, build, fragment_header, icmp, tcp, udp
+from tests.driver.ways import WITHIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -105,7 +106,7 @@ async def bursts(plain: PlainDevice, drv: Driver, number: int = 1) -> AsyncItera
     for _ in range(number):
         plain.inject(BURST4.frame, header=BURST4_HEADER)
         try:
-            await drv.receive(1)
+            await drv.receive(WITHIN)
         except DeviceViolation:
             yield False
         else:
@@ -123,7 +124,7 @@ async def test_an_offload_that_was_turned_off_is_a_violation(on: PlainDevice, dr
     await drv.ctrl.guest_offloads_set(0)
     on.inject(TCP4, header=NetHdr(2, num_buffers=1).pack())
     with pytest.raises(DeviceViolation, match=r"flags 0x2 are not on \(NET-RX-05\)"):
-        await drv.receive(1)
+        await drv.receive(WITHIN)
 
 
 async def test_a_refused_command_changes_nothing(on: PlainDevice, drv: Driver) -> None:
@@ -166,7 +167,7 @@ async def test_an_offload_may_show_as_soon_as_it_was_asked_for(
     await drv.ctrl.guest_offloads_set(0)
     on.command = lambda _: (on.inject(BURST4.frame, header=BURST4_HEADER), b"\0")[1]
     await drv.ctrl.guest_offloads_set(int(CSUM | TSO4))
-    assert (await drv.receive(1)).header.gso_size == 1000
+    assert (await drv.receive(WITHIN)).header.gso_size == 1000
 
 
 # --- named commands ---------------------------------------------------------------------

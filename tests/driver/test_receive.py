@@ -12,6 +12,7 @@ import pytest
 from pyvnet.driver import Buffer, DeviceViolation, Driver
 from pyvnet.spec.features import NO_FEATURES, Feature
 from pyvnet.spec.net_hdr import NetHdr
+from tests.driver.ways import WITHIN
 
 if TYPE_CHECKING:
     from tests.driver.plain_device import PlainDevice
@@ -32,7 +33,7 @@ async def test_frames_come_whole_however_buffers_are_cut(
     for number in range(40):
         data = bytes([number]) * (60 + number)
         plain.inject(data)
-        frame = await drv.receive(timeout=1)
+        frame = await drv.receive(timeout=WITHIN)
         assert (frame.data, frame.queue, frame.buffers) == (data, 0, (12 + len(data),))
         assert (frame.hash_value, frame.hash_report) == (0, 0)
         assert frame.header.num_buffers == 1
@@ -42,7 +43,7 @@ async def test_hash_and_queue_come_with_the_frame(plain: PlainDevice, drv: Drive
     await drv.negotiate(REPORT)
     header = NetHdr(num_buffers=1, hash_value=0xFEEDC0DE, hash_report=2).pack(20)
     plain.inject(b"frame", queue=3, header=header)
-    frame = await drv.receive(1)
+    frame = await drv.receive(WITHIN)
     assert (frame.queue, frame.hash_value, frame.hash_report) == (3, 0xFEEDC0DE, 2)
     assert frame.buffers == (25,)
 
@@ -52,7 +53,7 @@ async def test_merged_frames_are_put_together(plain: PlainDevice, drv: Driver, s
     await drv.negotiate(MERGE, queue_size=32, rx_buffer_size=100)
     data = bytes(i & 0xFF for i in range(size))
     plain.inject(data)
-    frame = await drv.receive(1)
+    frame = await drv.receive(WITHIN)
     assert frame.data == data
     full, rest = divmod(size + 12, 100)
     assert frame.buffers == (*[100] * full, *([rest] if rest else []))
@@ -62,7 +63,7 @@ async def test_merged_frames_are_put_together(plain: PlainDevice, drv: Driver, s
 async def test_a_runt_is_a_frame(plain: PlainDevice, drv: Driver) -> None:
     await drv.negotiate(NO_FEATURES)
     plain.inject(b"")
-    assert (await drv.receive(1)).data == b""
+    assert (await drv.receive(WITHIN)).data == b""
 
 
 async def test_buffers_of_any_shape_can_be_added(plain: PlainDevice, drv: Driver) -> None:
@@ -71,7 +72,7 @@ async def test_buffers_of_any_shape_can_be_added(plain: PlainDevice, drv: Driver
     drv.add_receive_buffer(0, [Buffer(high, 13, True), Buffer(low, 64, True)])
     for data in (b"abc", b"defghijkl"):
         plain.inject(data)
-        assert (await drv.receive(1)).data == data
+        assert (await drv.receive(WITHIN)).data == data
 
 
 # --- waiting ---------------------------------------------------------------------------
@@ -99,19 +100,19 @@ async def test_every_frame_wakes_a_sleeping_receiver(
     """Invariant: whoever sleeps is interrupted, however the frames fall."""
     await drv.negotiate(features, queue_size=4)
     for number in range(300):
-        waiting = asyncio.create_task(drv.receive(timeout=5))
+        waiting = asyncio.create_task(drv.receive(timeout=WITHIN))
         for _ in range(number % 4):  # let it get more or less far
             await asyncio.sleep(0)
         plain.inject(b"%d" % number)
         if number % 3 == 0:
             plain.inject(b"again")
-            assert (await drv.receive(5)).data in {b"again", b"%d" % number}
+            assert (await drv.receive(WITHIN)).data in {b"again", b"%d" % number}
         assert (await waiting).data in {b"again", b"%d" % number}
 
 
 async def test_two_receivers_share_the_frames(plain: PlainDevice, drv: Driver) -> None:
     await drv.negotiate(NO_FEATURES)
-    waiting = [asyncio.create_task(drv.receive(5)) for _ in range(2)]
+    waiting = [asyncio.create_task(drv.receive(WITHIN)) for _ in range(2)]
     await asyncio.sleep(0)
     plain.inject(b"a")
     plain.inject(b"b")
@@ -125,12 +126,12 @@ async def test_a_full_backlog_leaves_frames_in_the_rings(plain: PlainDevice) -> 
         for number in range(16):
             plain.inject(bytes([number]), queue=0)
             plain.inject(bytes([number]), queue=1)
-        got = [await drv.receive(1) for _ in range(32)]
+        got = [await drv.receive(WITHIN) for _ in range(32)]
         for queue in (0, 1):
             assert [f.data[0] for f in got if f.queue == queue] == list(range(16))
         assert plain.rings[0].available == 16, "buffers went back"
         plain.inject(b"still alive")
-        assert (await drv.receive(1)).data == b"still alive"
+        assert (await drv.receive(WITHIN)).data == b"still alive"
 
 
 async def test_without_refill_the_device_runs_out(plain: PlainDevice, drv: Driver) -> None:
@@ -166,16 +167,16 @@ async def test_a_header_the_features_do_not_allow(
     await drv.negotiate(features)
     plain.inject(b"bad", header=header.pack(20 if features & Feature.HASH_REPORT else 12))
     with pytest.raises(DeviceViolation, match=match):
-        await drv.receive(1)
+        await drv.receive(WITHIN)
     plain.inject(b"good")
-    assert (await drv.receive(1)).data == b"good", "one bad frame must not stop the queue"
+    assert (await drv.receive(WITHIN)).data == b"good", "one bad frame must not stop the queue"
 
 
 async def test_a_gso_frame_the_features_allow(plain: PlainDevice, drv: Driver) -> None:
     await drv.negotiate(GSO)
     header = NetHdr(1, 1, 54, 1448, 34, 16, num_buffers=1)
     plain.inject(b"x" * 60000, header=header.pack())
-    frame = await drv.receive(1)
+    frame = await drv.receive(WITHIN)
     assert (frame.header, len(frame.data)) == (header, 60000)
 
 
@@ -193,9 +194,9 @@ async def test_a_buffer_of_a_merged_frame_not_filled(
         ring.push(chain.head, length)
     ring.publish()
     with pytest.raises(DeviceViolation, match="NET-RX-02"):
-        await drv.receive(1)
+        await drv.receive(WITHIN)
     plain.inject(b"good")
-    assert (await drv.receive(1)).data == b"good"
+    assert (await drv.receive(WITHIN)).data == b"good"
 
 
 @pytest.mark.parametrize("claimed", [3, 0xFFFF])
@@ -206,7 +207,7 @@ async def test_buffers_of_a_frame_that_do_not_become_visible_together(
     plain.fill(b"x" * 88, header=struct.pack("<10xH", claimed))
     plain.inject(b"x" * 88)
     with pytest.raises(DeviceViolation, match="only 2 buffers became visible together"):
-        await drv.receive(1)
+        await drv.receive(WITHIN)
 
 
 @pytest.mark.parametrize("length", [0, 11])
@@ -219,7 +220,7 @@ async def test_a_buffer_with_less_than_a_header(
     plain.rings[0].push(chain.head, length)
     plain.rings[0].publish()
     with pytest.raises(DeviceViolation, match=f"{length} bytes are less than a header"):
-        await drv.receive(1)
+        await drv.receive(WITHIN)
 
 
 async def test_a_buffer_too_small_for_a_header_may_come_back_empty(
@@ -242,7 +243,7 @@ async def test_a_ring_that_cannot_be_followed_ends_its_queue_and_no_other(
     plain.rings[0].push(9, 30)
     plain.rings[0].publish()
     with pytest.raises(DeviceViolation, match="id 9"):
-        await drv.receive(1)
+        await drv.receive(WITHIN)
     plain.inject(b"other", queue=1)
-    assert (await drv.receive(1)).data == b"other"
+    assert (await drv.receive(WITHIN)).data == b"other"
     assert drv.receiveqs[0].failure is not None

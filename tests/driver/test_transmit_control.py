@@ -15,6 +15,7 @@ from pyvnet.spec.ctrl import Ack
 from pyvnet.spec.features import NO_FEATURES, Feature
 from pyvnet.spec.net_hdr import NetHdr
 from pyvnet.spec.rss import HashConfig, RssConfig
+from tests.driver.ways import WITHIN
 
 if TYPE_CHECKING:
     from tests.driver.plain_device import PlainDevice
@@ -130,7 +131,7 @@ async def test_kicks_and_interrupts_are_counted(plain: PlainDevice, drv: Driver)
     statistics = {row.index: row for row in drv.statistics()}
     assert (statistics[1].kicks, statistics[1].outstanding) == (1, 2)
     plain.inject(b"frame")
-    await drv.receive(1)
+    await drv.receive(WITHIN)
     assert drv.statistics()[0].interrupts == 1
 
 

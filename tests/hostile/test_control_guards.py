@@ -226,7 +226,7 @@ def run(package: Path, *tests: str) -> subprocess.CompletedProcess[bytes]:
     options = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", "--tb=no")
     command = [sys.executable, "-m", "pytest", *options, *tests]
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, timeout=110, check=False
     )
 
 

@@ -38,7 +38,7 @@ def test_without_its_guard_it_does_not(name: str) -> None:
         "UBSAN_OPTIONS": "halt_on_error=1",
     }
     ended = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, timeout=20, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, timeout=100, check=False
     )
     assert ended.returncode != 0
     # It failed by the assertion, the sanitizer, the hang guard or a signal: not by a typing error.

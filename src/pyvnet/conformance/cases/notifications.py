@@ -134,7 +134,8 @@ async def a_kick_that_was_asked_for_is_enough(t: Trial) -> None:
         await _send_one(t, drv, first)
         await until(t, queue.ring.ready, "used element")
         await _send_one(t, drv, second)
-        await flush(t, drv)
+        await until(t, lambda: queue.ring.ready() == 2, "used elements")
+        await flush(t, drv)  # which need not wait for an interrupt any more
 
 
 @case("VIO-SPL-15", wire=True)
