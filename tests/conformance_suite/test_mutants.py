@@ -19,7 +19,7 @@ CASES: Final = {case.name: case for case in everything()}
 # Under sanitizers every fourth: what they would find, they find with few.
 FEW: Final = 4
 
-HANG_SECONDS: Final = 240.0
+HANG_SECONDS: Final = 480.0
 
 
 def test_those_of_the_engine_are_in_the_table(native_hooks: tuple[Any, Any]) -> None:

@@ -78,7 +78,7 @@ async def open_vswitch(directory: Path, netns: NetNamespace) -> AsyncIterator[Po
         database_server = Program(server, env=env, netns=netns)
         await stack.enter_async_context(database_server)
         await database_server.expect("Open vSwitch", _BOOT)
-        tell = ["ovs-vsctl", f"--db={sock}", "--timeout=30"]
+        tell = ["ovs-vsctl", f"--db={sock}", "--timeout=100"]
         await _done([*tell, "--no-wait", "init"], env)
         wishes = [f"other_config:{name}={value}" for name, value in settings]
         await _done([*tell, "--no-wait", "set", "Open_vSwitch", ".", *wishes], env)

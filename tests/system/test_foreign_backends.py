@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.system.foreign import OVS, Ports, dpdk, judged, open_vswitch
+from tests.system.versions import whose_list
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,12 +37,17 @@ LIBRARY: Final = {
     "memory-may-be-other-memory-at-the-same-place": "frame",
     "frames-longer-than-their-buffer-are-not-received": "frame",
 }
+# The packages it was seen with.
+DPDK_LIST: Final = ("dpdk-dev", "22.11.11-0+deb12u1")
+OVS_LIST: Final = ("openvswitch-switch-dpdk", "3.1.0-2+deb12u1")
 ENOUGH: Final = 25  # cases that pass where the suite runs through at all
 QUICK: Final = ("--timeout", "1")
 PATIENT: Final = ("--timeout", "10")
 
 
-async def compare(ports: Ports, known: dict[str, str], *words: str) -> None:
+async def compare(
+    ports: Ports, known: dict[str, str], seen_with: tuple[str, str], *words: str
+) -> None:
     """Look that the same cases fail as ever, for the same reasons.
 
     What fails and is not known, or for other reasons, has another try with more time.
@@ -53,9 +59,10 @@ async def compare(ports: Ports, known: dict[str, str], *words: str) -> None:
     if doubtful:
         again = _failed(await judged(ports, *PATIENT, "--only", ",".join(sorted(doubtful))))
         seen = {name: why for name, why in seen.items() if name not in doubtful} | again
-    assert seen.keys() == {name for name in known if name in cases}, seen
+    note = whose_list(*seen_with)
+    assert seen.keys() == {name for name in known if name in cases}, (note, seen)
     for name, why in seen.items():
-        assert known[name] in why, (name, why)
+        assert known[name] in why, (note, name, why)
 
 
 def _failed(cases: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -69,13 +76,13 @@ def _failed(cases: dict[str, dict[str, Any]]) -> dict[str, str]:
 @pytest.mark.needs_program("dpdk-testpmd")
 async def test_dpdk(tmp_path: Path) -> None:
     async with dpdk(tmp_path, ports=2) as ports:
-        await compare(ports, LIBRARY)
+        await compare(ports, LIBRARY, DPDK_LIST)
 
 
 @pytest.mark.needs_program("dpdk-testpmd")
 async def test_dpdk_with_one_port_that_loops(tmp_path: Path) -> None:
     async with dpdk(tmp_path, ports=1) as ports:
-        await compare(ports, LIBRARY, "--only", "split_ring,notifications,receive")
+        await compare(ports, LIBRARY, DPDK_LIST, "--only", "split_ring,notifications,receive")
 
 
 @pytest.mark.needs_root
@@ -83,4 +90,10 @@ async def test_dpdk_with_one_port_that_loops(tmp_path: Path) -> None:
 @pytest.mark.needs_program("ovsdb-server", "ovs-vsctl", OVS)
 async def test_open_vswitch(tmp_path: Path, netns: NetNamespace) -> None:
     async with open_vswitch(tmp_path, netns) as ports:
-        await compare(ports, LIBRARY)
+        await compare(ports, LIBRARY, OVS_LIST)
+
+
+def test_a_list_of_another_version_says_so() -> None:
+    assert whose_list("no-such-package", "1.0").startswith(
+        "the list is of no-such-package 1.0, installed is unknown: it may be a difference"
+    )

@@ -7,13 +7,17 @@ docs/conformance-results.md; another list is news, from either side.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from pyvnet.conformance.case import Verdict
 from pyvnet.conformance.run import Runner
 from tests.differential.qemu.target import QemuTarget
+from tests.system.versions import whose_list
+
+if TYPE_CHECKING:
+    from pyvnet.conformance.run import Result
 
 pytestmark = [
     pytest.mark.needs_root,
@@ -23,6 +27,8 @@ pytestmark = [
     pytest.mark.one_loop("what QEMU answers does not depend on our event loop"),
 ]
 
+LISTED: Final = ("qemu-system-x86", "1:7.2+dfsg-7+deb12u18")
+PATIENT: Final = 20.0
 MUSTS: Final = {
     "a-bit-that-was-not-offered-is-refused": "FEATURES_OK stays, the bit is ignored",
     "commands-may-be-indirect": "a table is known as the first descriptor only",
@@ -62,18 +68,35 @@ DEPARTURES: Final = {
 }
 
 
+async def judged() -> list[Result]:
+    """All results; what nobody expected gets another try, with the time a busy machine takes."""
+    results = (await Runner(QemuTarget(), hostile=True).run()).results
+    doubtful = [result.case for result in results if _unexpected(result)]
+    again: dict[str, Result] = {}
+    if doubtful:
+        report = await Runner(QemuTarget(), hostile=True, timeout=PATIENT).run(doubtful)
+        again = {result.case.name: result for result in report.results}
+    return [again.get(result.case.name, result) for result in results]
+
+
+def _unexpected(result: Result) -> bool:
+    return result.verdict is Verdict.INCONCLUSIVE or (
+        result.broken and result.case.name not in MUSTS
+    )
+
+
 @pytest.mark.requirement(*DEPARTURES)
 async def test_the_suite_finds_what_qemu_does_otherwise() -> None:
-    results = (await Runner(QemuTarget(), hostile=True).run()).results
+    results = await judged()
     failed = {result.case.name: result for result in results if result.verdict is Verdict.FAILED}
-    reasons = "\n".join(f"{name}: {result.reason}" for name, result in failed.items())
+    lines = [f"{name}: {result.reason}" for name, result in failed.items()]
+    reasons = "\n".join([whose_list(*LISTED), *lines])
     unclear = [
         f"{result.case.name}: {result.reason}: {result.evidence}"
         for result in results
         if result.verdict is Verdict.INCONCLUSIVE
     ]
     assert not unclear, "\n".join(unclear)
-    broken = {name for name, result in failed.items() if result.case.must}
-    assert broken == MUSTS.keys(), reasons
+    assert {name for name, result in failed.items() if result.broken} == MUSTS.keys(), reasons
     assert failed.keys() >= set(DEPARTURES.values()), reasons
     assert sum(result.verdict is Verdict.PASSED for result in results) > len(failed)
