@@ -127,10 +127,8 @@ class Watch:
                 rest = {case.name for case in everything()} - near
                 results += (await suite(self._build, rest, timeout=TIMEOUT)).results
             doubtful = {each.case.name for each in results if _bad(each)} - set(expected)
-            # A device that did not even answer in so little time has not been looked at.
-            doubtful |= {each.case.name for each in results if _unclear(each)}
             again: dict[str, Result] = {}
-            if doubtful:  # give them time
+            if doubtful:  # nobody expects these to fail: give them time
                 seen = await suite(self._build, doubtful, timeout=PATIENCE)
                 again = {each.case.name: each for each in seen.results}
         results = [again.get(each.case.name, each) for each in results]
@@ -143,10 +141,6 @@ class Watch:
 
 def _bad(result: Result) -> bool:
     return result.verdict is Verdict.FAILED or _broke(result)
-
-
-def _unclear(result: Result) -> bool:
-    return result.verdict is Verdict.INCONCLUSIVE
 
 
 def _broke(result: Result) -> bool:
