@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from bench.lib.peers import PYVNET_NEEDS, TAP_NAME, host_side
 from bench.lib.row import Figure, Row, Variant
 from bench.lib.through import measure
+from pyvnet.daemon.admin_client import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.lib.room import Room
+    from bench.lib.room import Room, Serving
     from bench.lib.row import Measure, Setup
 
 
@@ -30,16 +31,24 @@ def _serving(job: str, *, capture: bool) -> Setup:
             options += ["--capture", str(room.tmp / "all.pcapng"), "--capture-rotate", "100M:2"]
         serving = room.serve(*options)
         host_side(room)
-        yield measure(room, job, serving.socket, "tc" if job == "tx" else None)
+        frames = measure(room, job, serving.socket, "tc" if job == "tx" else None)
+        yield (lambda: {**frames(), "in_file": _share(serving)}) if capture else frames
 
     return setup
+
+
+def _share(serving: Serving) -> float:
+    """How many of a hundred frames that passed so far are in the file."""
+    (device,) = ask(str(serving.admin), {"command": "status"})["devices"]
+    capture = device["capture"]
+    return 100.0 * capture["frames"] / max(capture["frames"] + capture["lost"], 1)
 
 
 ROW = Row(
     number=17,
     question="A capture: how many 64-byte frames a second pass while all are written to a file?",
     meaning="What somebody takes from a device by looking at it with --capture.",
-    figures=(Figure("mpps", "Mpps"),),
+    figures=(Figure("mpps", "Mpps"), Figure("in_file", "%")),
     variants=tuple(
         Variant(
             f"{way}, {'captured' if capture else 'not captured'}",
