@@ -209,7 +209,7 @@ def test_what_its_documentation_says(run: Suite) -> None:
     text = (Path(__file__).parents[2] / "docs/testing.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     result = run("\n".join(blocks), "--vnet-missing=fail", mode="strict", head="")
-    result.assert_outcomes(passed=7)
+    result.assert_outcomes(passed=8)
 
 
 # --- what it keeps --------------------------------------------------------------------------
