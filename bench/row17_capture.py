@@ -41,7 +41,8 @@ def _share(serving: Serving) -> float:
     """How many of a hundred frames that passed so far are in the file."""
     (device,) = ask(str(serving.admin), {"command": "status"})["devices"]
     capture = device["capture"]
-    return 100.0 * capture["frames"] / max(capture["frames"] + capture["lost"], 1)
+    frames, lost = int(capture["frames"]), int(capture["lost"])
+    return 100.0 * frames / max(frames + lost, 1)
 
 
 ROW = Row(
