@@ -199,6 +199,7 @@ async def test_a_full_disk_stops_the_capture_and_not_the_device(
 ) -> None:
     path = tmp_path / "x.pcapng"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    received = 0
     async with running() as (device, driver, port):
         await driver.negotiate(FEATURES)
         await driver.ctrl.rss_config(RSS)
@@ -208,6 +209,7 @@ async def test_a_full_disk_stops_the_capture_and_not_the_device(
             try:
                 while capture.running:
                     await receive(driver, port, [udp_frame(flow, 9000) for flow in range(16)])
+                    received += 16
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             await receive(driver, port, [udp_frame(0)])
@@ -219,7 +221,10 @@ async def test_a_full_disk_stops_the_capture_and_not_the_device(
         device.capture(again)
         await receive(driver, port, [udp_frame(0)])
     assert len(list(read_frames(again))) == 1
-    assert 0 < len(list(read_frames(path))) < 16
+    kept = len(list(read_frames(path)))
+    assert 0 < kept < 16
+    assert status["frames"] == kept
+    assert received - kept <= status["lost"] <= received + 1 - kept  # one was behind the end
 
 
 async def test_one_capture_at_a_time(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pyvnet.capture.blocks import ENHANCED_PACKET
 from pyvnet.capture.source import CaptureError
 from pyvnet.errors import UsageError
 
@@ -75,15 +76,16 @@ def _await_reader(fd: int, error: BlockingIOError) -> None:
         raise OSError(errno.ETIMEDOUT, reason) from error
 
 
-def _whole_blocks(data: bytes | memoryview, written: int) -> int:
-    """How many of the bytes written are whole blocks."""
-    end = 0
+def _whole_blocks(data: bytes | memoryview, written: int) -> tuple[int, int]:
+    """How many of the bytes written are whole blocks, and how many of those have a frame."""
+    end = frames = 0
     while end + 8 <= written:
         length = int.from_bytes(data[end + 4 : end + 8], "little")
         if end + length > written:
             break
+        frames += int.from_bytes(data[end : end + 4], "little") == ENHANCED_PACKET
         end += length
-    return end
+    return end, frames
 
 
 class Output:
@@ -101,6 +103,8 @@ class Output:
         self.rotation = rotation
         self.files = 1
         """How many were begun."""
+        self.frames = 0
+        """How many frames are in them."""
         self._begin = begin
         self._kept = [self.path]
         self._size = 0
@@ -127,9 +131,13 @@ class Output:
         """Whether so many bytes go into this file: always into one that has only begun."""
         return size <= self.room or self._size == self._head
 
-    def write(self, blocks: bytes | memoryview) -> None:
-        """Write whole blocks; raises OSError when they are refused, and closes the file."""
+    def write(self, blocks: bytes | memoryview, frames: int = 0) -> None:
+        """Write whole blocks, of so many frames.
+
+        Raises OSError when they are refused, and closes the file.
+        """
         self._put(blocks)
+        self.frames += frames
 
     def rotate(self, end: bytes) -> None:
         """End this file with the blocks ``end`` and begin the next.
@@ -165,8 +173,10 @@ class Output:
                 except BlockingIOError as error:
                     _await_reader(self._fd, error)
         except OSError:
+            whole, frames = _whole_blocks(data, len(data) - len(rest))
+            self.frames += frames
             with suppress(OSError):  # a pipe or device has nothing to cut off
-                os.ftruncate(self._fd, self._size + _whole_blocks(data, len(data) - len(rest)))
+                os.ftruncate(self._fd, self._size + whole)
             self.close()
             raise
         self._size += len(data)

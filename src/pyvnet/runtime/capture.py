@@ -112,17 +112,23 @@ class DeviceCapture:
             self._capture.close()
 
     def status(self) -> dict[str, Any]:
-        """Plain JSON types; ``lost`` are frames that found no room in the hand-over."""
+        """Plain JSON types.
+
+        ``lost`` are frames that found no room in the hand-over, or on a medium that refused.
+        """
         if not self._stopping:
             self._counts = [self._capture.counts(i) for i in range(2 * self._engine.pairs)]
+        frames, lost = (sum(column) for column in zip(*self._counts, strict=True))
+        if self.failure:
+            frames, lost = self._output.frames, lost + frames - self._output.frames
         state = "failed" if self.failure else "running" if self.running else "stopped"
         reason = {"failure": self.failure} if self.failure else {}
         return {
             "state": state,
             "file": str(self._output.current),
             "files": self._output.files,
-            "frames": sum(frames for frames, _ in self._counts),
-            "lost": sum(lost for _, lost in self._counts),
+            "frames": frames,
+            "lost": lost,
             **reason,
         }
 
@@ -150,7 +156,7 @@ class DeviceCapture:
             comment = "" if said == self._told else said
             batch = self._capture.take(self._judged, comment, room)
             if batch.frames:
-                self._output.write(batch.blocks)
+                self._output.write(batch.blocks, batch.frames)
                 self._told = said
             if not batch.waiting:
                 return
