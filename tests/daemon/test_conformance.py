@@ -95,6 +95,7 @@ def test_a_report_that_cannot_be_written(
         (["builtin", "--timeout", "0"], "--timeout 0.0"),
         (["builtin", "--timeout", "nan"], "--timeout nan"),
         (["builtin", "--pairs", "128"], "--pairs 128"),
+        (["builtin", "--junit", "/no/x", "--capture", "/no/x"], "name one file: /no/x"),
     ],
 )
 def test_wrong_usage(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--timeout {timeout}: take more than 0 and up to {_MAX_SECONDS:.0f}")
     if not 1 <= args.pairs <= 127:
         raise UsageError(f"--pairs {args.pairs}: take 1 to 127")
+    if args.junit is not None and str(args.junit) == args.capture:
+        raise UsageError(f"--junit and --capture name one file: {args.junit}")
     target = _target(args)
     if args.junit is not None:  # refused now, and not after the run
         _write(args.junit, "", "a")
