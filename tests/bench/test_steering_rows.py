@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,11 @@ from bench.lib.room import Cpus, Room
 from bench.row13_steering_cost import ROW as COST
 from bench.row13_steering_cost import UDP6
 from bench.row14_steering_end_to_end import steered
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.lib.row import Measure
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_netns, pytest.mark.needs_tap]
 
@@ -35,10 +41,20 @@ def test_the_program_is_timed_for_each_frame_sent() -> None:
     assert seen["repeated"] > 0
 
 
+def patiently(take: Measure) -> Mapping[str, float]:
+    """In so short a window others may have had the CPUs all the time: another tells more."""
+    while True:
+        try:
+            return take()
+        except BenchError as error:
+            if "no frame came" not in str(error):
+                raise
+
+
 @pytest.mark.parametrize(("owner", "crossed"), [("software", True), ("ebpf", False)])
 def test_frames_cross_between_workers_unless_the_kernel_steers(owner: str, crossed: bool) -> None:
     with Room(Cpus.choose(), SECONDS) as room, steered(owner, counted=COUNTED)(room) as take:
-        seen = take()
+        seen = patiently(take)
     assert bool(seen["handoffs"]) is crossed
     assert seen["mpps"] > 0
 
