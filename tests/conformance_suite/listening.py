@@ -8,13 +8,13 @@ import mmap
 import os
 import socket
 import struct
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tests.driver.scripted_backend import Message, ScriptedBackend, reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -63,6 +63,15 @@ def answers(request: int, payload: bytes, flags: int = 5) -> Callable[[ScriptedB
         backend.answers[request] = lambda _: reply(request, payload, flags)
 
     return spoil
+
+
+@contextmanager
+def listening(path: Path, spoil: Callable[[ScriptedBackend], None]) -> Iterator[Listening]:
+    backend = Listening(path, spoil)
+    try:
+        yield backend
+    finally:
+        backend.close()
 
 
 def says(request: int, data: bytes) -> Callable[[ScriptedBackend], None]:

@@ -7,7 +7,6 @@ import asyncio
 import os
 import socket
 import struct
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,17 +16,17 @@ from pyvnet.conformance.cases import everything, select
 from pyvnet.conformance.run import ControlQueue, Report, Result, Runner
 from pyvnet.conformance.target import VhostUser
 from tests.conformance_suite.listening import (
-    Listening,
     RingWriter,
     answers,
     dies_after,
     falls_silent_after,
+    listening,
     says,
 )
 from tests.driver.scripted_backend import ScriptedBackend, u64
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 WITHIN = 30.0  # a hang guard for a whole run
@@ -50,15 +49,6 @@ FEW = select(
         "half-a-message-harms-nobody-else",
     ]
 )
-
-
-@contextmanager
-def listening(path: Path, spoil: Callable[[ScriptedBackend], None]) -> Iterator[Listening]:
-    backend = Listening(path, spoil)
-    try:
-        yield backend
-    finally:
-        backend.close()
 
 
 async def judged(path: Path, cases: Sequence[Case] = FEW, each: float = BRIEF) -> Report:

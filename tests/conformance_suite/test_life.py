@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -15,10 +14,16 @@ from pyvnet.conformance.case import Verdict
 from pyvnet.conformance.cases import everything, select
 from pyvnet.conformance.run import Runner
 from pyvnet.conformance.target import VhostUser
-from tests.conformance_suite.listening import Listening, deaf_to, falls_silent_after, slow
+from tests.conformance_suite.listening import (
+    Listening,
+    deaf_to,
+    falls_silent_after,
+    listening,
+    slow,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from pyvnet.conformance.case import Case
@@ -30,15 +35,6 @@ pytestmark = pytest.mark.one_loop("the front-end's own tests run on both")
 WITHIN = 60.0  # a hang guard
 EACH = 0.15
 SET_FEATURES, UNKNOWN = 2, 0x7F0F
-
-
-@contextmanager
-def listening(path: Path, spoil: Callable[[ScriptedBackend], None]) -> Iterator[Listening]:
-    backend = Listening(path, spoil)
-    try:
-        yield backend
-    finally:
-        backend.close()
 
 
 async def judged(path: Path, *words: str, each: float = EACH) -> Report:

@@ -178,7 +178,7 @@ class SplitRing:
         return chain
 
     def add_one(self, gpa: int, length: int, token: object = None, *, writable: bool) -> None:
-        """As `add` of one buffer, in a third of the time.
+        """As `add` of one buffer, with less to do.
 
         Raises:
             UsageError: no length a chain can have.
@@ -196,7 +196,7 @@ class SplitRing:
     def add_each(
         self, gpas: Sequence[int], length: int, token: Callable[[int, int], object]
     ) -> None:
-        """As an `add_one` for each gpa, writable, in a fraction of the time.
+        """As an `add_one` for each gpa, writable, but written as one run where they are neighbours.
 
         Args:
             gpas: of the buffers.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SMALLEST: Final = 60  # as Ethernet has it, without the checksum: no wire adds anything
 LARGEST: Final = 1514
+LARGEST_MTU: Final = 60000  # a frame beyond it fits an IP packet and the wires
 
 _TO_ALL: Final = b"\xff" * 6
 _FROM: Final = b"\x02ring\x01"
@@ -85,6 +86,24 @@ async def until(t: Trial, look: Callable[[], object], what: str) -> None:
                 await asyncio.sleep(PAUSE)
     except TimeoutError:
         t.fail(f"no {what} within {t.step:.3g} s")
+
+
+def exceeds(t: Trial, mtu: int) -> None:
+    """Go on where a frame larger than the MTU can be had."""
+    if mtu > LARGEST_MTU:
+        t.not_applicable(f"no wire carries a frame larger than an mtu of {mtu}")
+
+
+async def goes_out(t: Trial, drv: Driver, data: bytes) -> None:
+    """A frame is sent, and something comes out on the wire."""
+    await drv.send(data)
+    await t.wire.receive(t.step)
+
+
+async def comes_in(t: Trial, drv: Driver, data: bytes) -> None:
+    """A frame is put on the wire, and something is received."""
+    await t.inject(data)
+    await drv.receive(t.step)
 
 
 async def undisturbed(

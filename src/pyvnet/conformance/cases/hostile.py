@@ -13,7 +13,16 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.conformance.case import Case, case
-from pyvnet.conformance.cases._rings import IDLE, PAUSE, crosses, head_of, numbered, scatter
+from pyvnet.conformance.cases._rings import (
+    IDLE,
+    PAUSE,
+    comes_in,
+    crosses,
+    goes_out,
+    head_of,
+    numbered,
+    scatter,
+)
 from pyvnet.conformance.trial import NoAnswerError
 from pyvnet.driver.misbehave import Forger
 from pyvnet.driver.offload import offload
@@ -86,12 +95,7 @@ async def _settle(t: Trial, drv: Driver, *, sending: bool) -> None:
     with contextlib.suppress(PyvnetError, OSError):
         async with asyncio.timeout(min(IDLE, t.step / 4)):
             for number in (20, 21):
-                if sending:
-                    await drv.send(numbered(number))
-                    await t.wire.receive(t.step)
-                else:
-                    await t.inject(numbered(number))
-                    await drv.receive(t.step)
+                await (goes_out if sending else comes_in)(t, drv, numbered(number))
 
 
 def _is_survived(name: str, what: str, needs: Feature, forge: Forge) -> Case:

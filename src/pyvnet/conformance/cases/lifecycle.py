@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.conformance.case import case
 from pyvnet.conformance.cases._rings import (
     Calls,
+    comes_in,
     crosses,
     flush,
+    goes_out,
     head_of,
     leaves,
     numbered,
@@ -89,11 +92,7 @@ async def a_stopped_receiveq_is_left_alone(t: Trial) -> None:
     before = _used(drv, queue)
     for number in range(FEW):
         await t.inject(numbered(10 + number))
-
-    async def sends() -> None:
-        await drv.send(numbered(1))
-        await t.wire.receive(t.step)
-
+    sends = partial(goes_out, t, drv, numbered(1))
     await undisturbed(t, before, lambda: _used(drv, queue), _STOPPED, sends, sends)
     t.equal(calls.taken(), 0, "interrupts of a stopped queue")
     await _resume(drv, queue, bases)
@@ -113,13 +112,8 @@ async def a_stopped_transmitq_is_served_when_it_is_resumed(t: Trial) -> None:
         queue.ring.add(scatter(drv, head_of(drv) + frame, ()), frame)
     queue.publish()
     queue.kick()
-
     turn = numbered(2)
-
-    async def receives() -> None:
-        await t.inject(turn)
-        await drv.receive(t.step)
-
+    receives = partial(comes_in, t, drv, turn)
     await undisturbed(t, before, lambda: _used(drv, queue), _STOPPED, receives, receives)
     await _resume(drv, queue, bases)
     seen = [frame for frame in await _sent_before(t, drv, 100) if frame != turn]
@@ -183,13 +177,12 @@ async def a_device_that_was_reset_touches_nothing(t: Trial) -> None:
     await flush(t, drv)
     queues = (drv.receiveqs[0], drv.transmitqs[0])
     calls = [Calls(t, queue) for queue in queues]
-    drv.transmitqs[0].ring.add(scatter(drv, head_of(drv) + numbered(2), ()), b"never sent")
+    sending = drv.transmitqs[0]
+    sending.ring.add(scatter(drv, head_of(drv) + numbered(2), ()), b"never sent")
     await drv.transport.set_status(DeviceStatus.RESET)
     await drv.transport.device_features()
     for call in calls:
         call.taken()
-    sending = drv.transmitqs[0]
-    sending.ring.add(scatter(drv, head_of(drv) + numbered(2), ()), 2)
     sending.publish()
     before = [_used(drv, queue) for queue in queues]
     for number in range(FEW):

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pyvnet.conformance.case import case
-from pyvnet.conformance.cases._rings import undisturbed
+from pyvnet.conformance.cases._rings import comes_in, undisturbed
 from pyvnet.conformance.cases.initialization import frame
 from pyvnet.driver.errors import RefusedError
 from pyvnet.driver.frontend_rings import stop
@@ -272,11 +273,7 @@ async def a_stopped_ring_goes_on_where_it_stood(t: Trial) -> None:
     base, used = await drv.transport.stop_queue(sending.index)
     t.equal((base, used), (shown, shown), "where a transmitq stands that gave back everything")
     await drv.send(frame(32))
-
-    async def receives() -> None:
-        await t.inject(frame(33))
-        await drv.receive(t.step)
-
+    receives = partial(comes_in, t, drv, frame(33))
     what = "what a stopped transmitq gave back"
     await undisturbed(t, 0, sending.ring.ready, what, receives, receives)
     setup = replace(sending.setup(), avail_base=base, used_base=used)
